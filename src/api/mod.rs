@@ -1,0 +1,1 @@
+//! axum handlers, one file per endpoint. Knows neither the engine nor nn nor apalis.

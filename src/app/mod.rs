@@ -1,0 +1,1 @@
+//! Composition root: builds everything, and knows the order of starting and stopping.

@@ -1,0 +1,252 @@
+//! The settings themselves, with their defaults. Every limit of the service has its name here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Private Postgres cluster, model cache and logs live here.
+    pub data_dir: PathBuf,
+    pub http: Http,
+    pub database: Database,
+    pub queue: Queue,
+    pub engine: Engine,
+    pub limits: Limits,
+    /// In the order in which they are shown.
+    pub models: Vec<Model>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    pub listen: SocketAddr,
+    /// Time a client has to send its request head, and a handler to answer (streams excepted).
+    pub request_timeout_ms: u64,
+    /// Running requests and items get this long after a stop was asked for.
+    pub shutdown_grace_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Database {
+    /// `postgres://…`; absent: a private cluster in `data_dir`.
+    pub url: Option<String>,
+    /// Folder of `postgres` and `initdb` for the private cluster; absent: searched.
+    pub postgres_bin_dir: Option<PathBuf>,
+    /// User to run the private cluster as when adit runs as root.
+    pub postgres_user: Option<String>,
+    pub max_connections: u32,
+    pub acquire_timeout_ms: u64,
+    /// Durability of the private cluster; off only in tests.
+    pub fsync: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Queue {
+    /// Items of one chunk, the unit that is claimed and counted.
+    pub chunk_items: u32,
+    /// Bounds of one claim; between them it follows the measured rate.
+    pub min_bundle_items: u32,
+    pub max_bundle_items: u32,
+    /// Work that one claim should hold, in seconds at the measured rate.
+    pub bundle_target_s: f64,
+    /// Bundles in hand per model: one in the engine, one waiting.
+    pub bundles_in_hand: u32,
+    pub lease_ms: u64,
+    pub renew_ms: u64,
+    /// How often expired leases are looked for.
+    pub rescue_ms: u64,
+    /// Longest sleep between looks at an empty queue; notifications shorten it.
+    pub poll_ms: u64,
+    /// How often finished items of a running bundle are committed.
+    pub flush_ms: u64,
+    /// Claims a chunk may lose with its worker before it is split, and a single item before it is poison.
+    pub max_worker_deaths: u16,
+    /// Tries of an item that failed in a way that may pass.
+    pub max_attempts: u16,
+    /// Results that are kept in memory while Postgres is away.
+    pub max_buffered_results: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Engine {
+    /// Threads of the numerics; 0: the cores this process may use.
+    pub threads: usize,
+    /// Rows (tokens) of one step.
+    pub max_step_tokens: usize,
+    /// Sequences that run at once.
+    pub max_sequences: usize,
+    /// Requests that wait for a place.
+    pub max_queued: usize,
+    /// Token positions of one KV block.
+    pub block_tokens: usize,
+    /// Token positions of a base's KV pool; 0: what `gpu_memory_utilization` leaves, at most 32,768 on a CPU.
+    pub kv_tokens: usize,
+    pub prefix_cache: bool,
+    /// Append forced tokens without sampling.
+    pub jump_forward: bool,
+    /// Bytes of one compiled grammar, and compile time.
+    pub max_grammar_bytes: usize,
+    pub max_grammar_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    pub max_inputs: u64,
+    /// Body of a JSON request.
+    pub max_body_bytes: usize,
+    /// One line of an NDJSON body, and one input.
+    pub max_line_bytes: usize,
+    /// Whole NDJSON body.
+    pub max_stream_bytes: u64,
+    pub max_schema_bytes: usize,
+    pub max_json_depth: usize,
+    /// Items of a job of class `interactive`.
+    pub max_interactive_items: u64,
+    pub max_page: u32,
+}
+
+/// One model that clients can name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    pub name: String,
+    /// A directory, a `.gguf` file, or a hub id (`owner/name`, optional `@revision`).
+    pub path: String,
+    /// A PEFT adapter: directory or hub id.
+    #[serde(default)]
+    pub adapter: Option<String>,
+    /// Share of the device's memory that this model's base may use.
+    #[serde(default = "default_memory_utilization")]
+    pub gpu_memory_utilization: f64,
+    #[serde(default = "default_tensor_parallel_size")]
+    pub tensor_parallel_size: u32,
+    /// Shortens the checkpoint's own context.
+    #[serde(default)]
+    pub context_tokens: Option<usize>,
+    /// Load when the process starts; otherwise on request.
+    #[serde(default = "yes")]
+    pub load_at_start: bool,
+}
+
+impl Model {
+    /// A model with everything but name and path at its default.
+    pub fn new(name: &str, path: &str) -> Self {
+        Self {
+            name: name.into(),
+            path: path.into(),
+            adapter: None,
+            gpu_memory_utilization: default_memory_utilization(),
+            tensor_parallel_size: default_tensor_parallel_size(),
+            context_tokens: None,
+            load_at_start: true,
+        }
+    }
+}
+
+fn default_memory_utilization() -> f64 {
+    0.9
+}
+
+fn default_tensor_parallel_size() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from(".adit"),
+            http: Http::default(),
+            database: Database::default(),
+            queue: Queue::default(),
+            engine: Engine::default(),
+            limits: Limits::default(),
+            models: Vec::new(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            request_timeout_ms: 30_000,
+            shutdown_grace_ms: 30_000,
+        }
+    }
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self {
+            url: None,
+            postgres_bin_dir: None,
+            postgres_user: None,
+            max_connections: 16,
+            acquire_timeout_ms: 10_000,
+            fsync: true,
+        }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            chunk_items: 256,
+            min_bundle_items: 16,
+            max_bundle_items: 4096,
+            bundle_target_s: 15.0,
+            bundles_in_hand: 2,
+            lease_ms: 15_000,
+            renew_ms: 3_000,
+            rescue_ms: 2_000,
+            poll_ms: 500,
+            flush_ms: 1_000,
+            max_worker_deaths: 3,
+            max_attempts: 5,
+            max_buffered_results: 100_000,
+        }
+    }
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            max_step_tokens: 512,
+            max_sequences: 64,
+            max_queued: 16_384,
+            block_tokens: 16,
+            kv_tokens: 0,
+            prefix_cache: true,
+            jump_forward: true,
+            max_grammar_bytes: 64 << 20,
+            max_grammar_ms: 2_000,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_inputs: 1_000_000,
+            max_body_bytes: 32 << 20,
+            max_line_bytes: 1 << 20,
+            max_stream_bytes: 16 << 30,
+            max_schema_bytes: 256 << 10,
+            max_json_depth: 64,
+            max_interactive_items: 1_000,
+            max_page: 1_000,
+        }
+    }
+}

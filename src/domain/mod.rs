@@ -1,0 +1,12 @@
+//! The nouns of adit and their state machines. Knows no I/O, no async, no SQL, no tensors.
+
+pub mod catalog;
+pub mod code;
+pub mod fact;
+pub mod id;
+pub mod item;
+pub mod job;
+pub mod lease;
+pub mod model;
+pub mod task;
+pub mod usage;

@@ -1,0 +1,45 @@
+//! The seam between scheduling and numerics.
+
+use std::sync::Arc;
+
+use crate::nn::batch::Batch;
+
+/// A loaded base that runs ragged batches over its own KV pool. Owned by the engine's thread.
+pub trait Executor: Send {
+    /// Size of the vocabulary: width of a row of logits.
+    fn vocab_size(&self) -> usize;
+
+    /// Token positions in one KV block.
+    fn block_tokens(&self) -> usize;
+
+    /// KV blocks in the pool.
+    fn n_blocks(&self) -> usize;
+
+    /// Longest sequence, in tokens.
+    fn context_tokens(&self) -> usize;
+
+    /// Most rows of one batch.
+    fn max_rows(&self) -> usize;
+
+    /// Runs one step: writes the new positions' K and V into the pool and returns the logits of
+    /// `batch.logit_rows`, `[n_logits, vocab_size]` row-major, f32. The slice lives until the next call.
+    fn forward(&mut self, batch: &Batch) -> Result<&[f32], ExecutorError>;
+
+    /// Takes an adapter in and returns its slot.
+    fn add_adapter(
+        &mut self,
+        adapter: Arc<crate::nn::weights::adapter::Adapter>,
+    ) -> Result<u32, ExecutorError>;
+
+    /// Frees an adapter's slot. No sequence uses it any more.
+    fn remove_adapter(&mut self, slot: u32);
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// The batch did not fit the device's memory; a smaller one may.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
+    #[error("{0}")]
+    Device(String),
+}

@@ -1,0 +1,9 @@
+//! The engine of one base: one OS thread that owns the executor, the KV pool and every sequence.
+//!
+//! `commands → plan (pure) → forward(ragged batch) → sample under grammar → deliver → …`
+//!
+//! Knows tokens. Never knows text, jobs, HTTP or Postgres.
+
+pub mod executor;
+pub mod grammar;
+pub mod request;

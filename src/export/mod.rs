@@ -1,0 +1,1 @@
+//! Facts → files: deterministic to the byte, escaped. Pure code over values.

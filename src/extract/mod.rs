@@ -1,0 +1,1 @@
+//! Sources → catalog → items → prompts → answers → facts. Pure code over values.

@@ -1,0 +1,3 @@
+//! Checkpoint files: safetensors and GGUF, headers first, and PEFT adapters.
+
+pub mod adapter;

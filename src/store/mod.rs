@@ -1,0 +1,3 @@
+//! All SQL. One Postgres holds all truth; a row becomes a domain value here and nowhere else.
+//!
+//! Never knows HTTP, models or tokens.

@@ -1,0 +1,1 @@
+//! Client-visible JSON: the shapes of requests and responses, and nothing else.
