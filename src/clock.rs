@@ -25,6 +25,7 @@ impl Clock {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "this is the sanctioned place")]
     pub fn now(&self) -> DateTime<Utc> {
         match &self.held_ms {
             Some(held) => DateTime::from_timestamp_millis(held.load(Ordering::SeqCst)).unwrap_or_default(),

@@ -7,6 +7,7 @@ pub mod id;
 pub mod item;
 pub mod job;
 pub mod lease;
+pub mod message;
 pub mod model;
 pub mod task;
 pub mod usage;
