@@ -3,4 +3,15 @@
 //! Precedence, highest first: flags, environment, `.env`, `adit.toml`, defaults. A value that cannot be
 //! used is refused with the key's path. The only place that reads the environment.
 
+pub mod load;
 pub mod settings;
+
+use std::path::PathBuf;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{}: {cause}", file.display())]
+    File { file: PathBuf, cause: String },
+    #[error("{key}: {cause}")]
+    Value { key: String, cause: String },
+}

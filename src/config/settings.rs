@@ -15,6 +15,7 @@ pub struct Settings {
     pub queue: Queue,
     pub engine: Engine,
     pub limits: Limits,
+    pub hub: Hub,
     /// In the order in which they are shown.
     pub models: Vec<Model>,
 }
@@ -112,6 +113,19 @@ pub struct Limits {
     pub max_page: u32,
 }
 
+/// Where checkpoints are downloaded from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hub {
+    /// A mirror; absent: the hub client's own default.
+    pub endpoint: Option<String>,
+    pub token: Option<String>,
+    /// Absent: `models` in `data_dir`.
+    pub cache_dir: Option<PathBuf>,
+    /// Only what is cached already.
+    pub offline: bool,
+}
+
 /// One model that clients can name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -171,6 +185,7 @@ impl Default for Settings {
             queue: Queue::default(),
             engine: Engine::default(),
             limits: Limits::default(),
+            hub: Hub::default(),
             models: Vec::new(),
         }
     }
