@@ -1,0 +1,3 @@
+//! Shared by the integration tests: small random checkpoints and what else several binaries need.
+
+pub mod tiny;
