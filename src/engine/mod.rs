@@ -6,4 +6,7 @@
 
 pub mod executor;
 pub mod grammar;
+pub mod handle;
 pub mod request;
+pub mod stats;
+mod thread;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::domain::code::Code;
 use crate::domain::usage::Usage;
 
 /// One sequence to generate. Dropping the future that waits for it takes it out of the engine.
@@ -70,10 +71,27 @@ pub enum EngineError {
         "prompt of {prompt_tokens} tokens and {max_tokens} to generate exceed the context of {context_tokens}"
     )]
     PromptTooLong { prompt_tokens: usize, max_tokens: usize, context_tokens: usize },
+    /// The prompt is empty, or an option is out of its range.
+    #[error("{0}")]
+    InvalidRequest(String),
+    #[error("the engine holds no adapter {0:?}")]
+    UnknownAdapter(AdapterId),
     #[error("the grammar failed: {0}")]
     Grammar(String),
     #[error("the forward pass failed: {0}")]
     Device(String),
     #[error("the engine has stopped")]
     Closed,
+}
+
+impl EngineError {
+    pub fn code(&self) -> Code {
+        match self {
+            Self::QueueFull { .. } => Code::Overloaded,
+            Self::PromptTooLong { .. } => Code::PromptTooLong,
+            Self::InvalidRequest(_) => Code::InvalidRequest,
+            Self::UnknownAdapter(_) | Self::Closed => Code::ModelNotReady,
+            Self::Grammar(_) | Self::Device(_) => Code::EngineFailed,
+        }
+    }
 }

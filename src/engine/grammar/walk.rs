@@ -1,0 +1,107 @@
+//! One sequence's way through a grammar.
+
+use std::sync::Arc;
+
+use llguidance::Matcher;
+use llguidance::api::StopReason;
+use toktrie::{SimpleVob, TokTrie};
+
+use super::compiler::{Compiled, first_line};
+use super::text::JsonText;
+use crate::engine::request::EngineError;
+
+/// What the next token may be.
+pub enum Choice {
+    /// This one and no other.
+    Only(u32),
+    /// Any token whose bit is set.
+    Mask(SimpleVob),
+}
+
+/// Parser state of one sequence. Any error is final: the sequence cannot go on.
+pub struct Walk {
+    matcher: Matcher,
+    grammar: Arc<Compiled>,
+    text: JsonText,
+}
+
+impl Walk {
+    pub(super) fn new(matcher: Matcher, grammar: Arc<Compiled>) -> Self {
+        Self { matcher, grammar, text: JsonText::default() }
+    }
+
+    /// Nothing may follow.
+    pub fn is_complete(&self) -> bool {
+        matches!(
+            self.matcher.stop_reason(),
+            StopReason::NoExtension | StopReason::NoExtensionBias | StopReason::EndOfSentence
+        )
+    }
+
+    /// Takes the tokens that the grammar leaves no choice about, in the tokenizer's canonical form, and
+    /// returns them. Often empty.
+    pub fn take_forced(&mut self) -> Result<Vec<u32>, EngineError> {
+        if self.is_complete() {
+            return Ok(Vec::new());
+        }
+        let forced = self.matcher.compute_ff_tokens();
+        self.fail_if_broken()?;
+        for &token in &forced {
+            self.accept(token)?;
+        }
+        Ok(forced)
+    }
+
+    /// What may come next. `stop` tokens are allowed wherever the answer may end.
+    pub fn choices(&mut self, stop: &[u32]) -> Result<Choice, EngineError> {
+        let mut mask = self.matcher.compute_mask().map_err(|error| failed(&error.to_string()))?;
+        if let Some(quote) = self.closing_quote()
+            && mask.is_allowed(quote)
+        {
+            return Ok(Choice::Only(quote));
+        }
+        let n_tokens = mask.len();
+        let is_known = |token: &&u32| (**token as usize) < n_tokens;
+        if self.trie().eos_tokens().iter().filter(is_known).any(|&eos| mask.is_allowed(eos)) {
+            for &token in stop.iter().filter(is_known) {
+                mask.allow_token(token);
+            }
+        }
+        Ok(Choice::Mask(mask))
+    }
+
+    /// Whether `token` ends an answer rather than being part of it.
+    pub fn is_end(&self, token: u32) -> bool {
+        self.trie().eos_tokens().contains(&token)
+    }
+
+    /// Moves on by one token that [`Walk::choices`] allowed; not by one that ends the answer.
+    pub fn accept(&mut self, token: u32) -> Result<(), EngineError> {
+        self.matcher.consume_token(token).map_err(|error| failed(&error.to_string()))?;
+        if self.grammar.string_limit_bytes.is_some() {
+            self.text.push(self.grammar.env.tok_trie().token(token));
+        }
+        Ok(())
+    }
+
+    fn closing_quote(&self) -> Option<u32> {
+        let limit = self.grammar.string_limit_bytes?;
+        let bytes = self.text.open_value_bytes()?;
+        if bytes >= limit { self.grammar.quote } else { None }
+    }
+
+    fn trie(&self) -> &TokTrie {
+        self.grammar.env.tok_trie()
+    }
+
+    fn fail_if_broken(&self) -> Result<(), EngineError> {
+        match self.matcher.get_error() {
+            None => Ok(()),
+            Some(error) => Err(failed(&error)),
+        }
+    }
+}
+
+fn failed(message: &str) -> EngineError {
+    EngineError::Grammar(first_line(message))
+}

@@ -1,0 +1,211 @@
+//! The engine as its users see it: a handle that any number of tasks may hold.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+
+use super::executor::Executor;
+use super::request::{AdapterId, Completion, EngineError, Request};
+use super::stats::Stats;
+use super::thread;
+use crate::config::settings;
+use crate::nn::weights::adapter::Adapter;
+
+/// Bounds and switches of one engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Rows (tokens) of one step; the executor's own bound holds as well.
+    pub max_step_tokens: usize,
+    /// Sequences that run at once.
+    pub max_sequences: usize,
+    /// Requests that wait for a place.
+    pub max_queued: usize,
+    pub prefix_cache: bool,
+    /// Append forced tokens without sampling. The answers are the same without, later.
+    pub jump_forward: bool,
+    /// Threads that compute masks while the device runs; 0 computes them between forward passes, which is
+    /// right where the forward pass itself keeps every core busy.
+    pub mask_threads: usize,
+}
+
+impl Options {
+    pub fn new(engine: &settings::Engine) -> Self {
+        Self {
+            max_step_tokens: engine.max_step_tokens.max(1),
+            max_sequences: engine.max_sequences.max(1),
+            max_queued: engine.max_queued.max(1),
+            prefix_cache: engine.prefix_cache,
+            jump_forward: engine.jump_forward,
+            mask_threads: 0,
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new(&settings::Engine::default())
+    }
+}
+
+/// Starts the engine's thread, which owns `executor` from here on.
+///
+/// If the system gives no thread, the handle is closed from the start and says so to every caller.
+pub fn spawn(executor: Box<dyn Executor>, options: Options) -> Handle {
+    let (commands, inbox) = mpsc::channel();
+    let (ended_sender, ended) = watch::channel(());
+    let stats = Arc::new(Mutex::new(Stats::default()));
+    let context_tokens = executor.context_tokens().min(executor.n_blocks() * executor.block_tokens());
+    let shared = Shared {
+        commands,
+        next_id: AtomicU64::new(0),
+        places: Arc::new(Semaphore::new(options.max_queued)),
+        max_queued: options.max_queued,
+        context_tokens,
+        vocab_size: executor.vocab_size(),
+        stats: stats.clone(),
+        ended,
+    };
+    thread::start(executor, options, inbox, stats, ended_sender);
+    Handle { shared: Arc::new(shared) }
+}
+
+/// Cloneable access to one engine. When the last handle is gone the thread ends.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    commands: mpsc::Sender<Command>,
+    next_id: AtomicU64,
+    /// One permit per request that may wait. Bounds the command channel too.
+    places: Arc<Semaphore>,
+    max_queued: usize,
+    context_tokens: usize,
+    vocab_size: usize,
+    stats: Arc<Mutex<Stats>>,
+    /// Its sender is dropped as the thread's last act.
+    ended: watch::Receiver<()>,
+}
+
+/// Number of a request. Ascending, so it is its age as well.
+pub(super) type SequenceId = u64;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
+
+pub(super) enum Command {
+    Generate { id: SequenceId, request: Request, reply: Reply<Completion>, place: OwnedSemaphorePermit },
+    Cancel(SequenceId),
+    AddAdapter { adapter: Arc<Adapter>, reply: Reply<AdapterId> },
+    RemoveAdapter { id: AdapterId, reply: Reply<()> },
+    Close,
+}
+
+impl Handle {
+    /// Generates one answer. Dropping the future takes the sequence out of the engine within one step.
+    ///
+    /// Refused at once: a prompt that leaves no room for an answer, and any request while `max_queued` wait.
+    pub async fn generate(&self, request: Request) -> Result<Completion, EngineError> {
+        self.check(&request)?;
+        let place = self
+            .shared
+            .places
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| EngineError::QueueFull { queued: self.shared.max_queued })?;
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Generate { id, request, reply, place })?;
+        let mut guard = CancelOnDrop { commands: &self.shared.commands, id, is_answered: false };
+        let result = answer.await;
+        guard.is_answered = true;
+        result.unwrap_or(Err(EngineError::Closed))
+    }
+
+    /// As of the last step.
+    pub fn stats(&self) -> Stats {
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Longest sequence, prompt and answer together, in tokens.
+    pub fn context_tokens(&self) -> usize {
+        self.shared.context_tokens
+    }
+
+    /// Takes an adapter in, between two steps.
+    pub async fn add_adapter(&self, adapter: Arc<Adapter>) -> Result<AdapterId, EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::AddAdapter { adapter, reply })?;
+        answer.await.unwrap_or(Err(EngineError::Closed))
+    }
+
+    /// Refuses new requests with this adapter at once, frees it when the last sequence that uses it has
+    /// ended, and returns then.
+    pub async fn remove_adapter(&self, id: AdapterId) -> Result<(), EngineError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::RemoveAdapter { id, reply })?;
+        answer.await.unwrap_or(Err(EngineError::Closed))
+    }
+
+    /// Ends the thread: whatever waits or runs fails with [`EngineError::Closed`]. Returns when the executor
+    /// has been dropped, so its memory is free. May be called again, by any clone.
+    pub async fn close(&self) {
+        let _ = self.shared.commands.send(Command::Close);
+        let mut ended = self.shared.ended.clone();
+        while ended.changed().await.is_ok() {}
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.shared.ended.has_changed().is_err()
+    }
+
+    fn check(&self, request: &Request) -> Result<(), EngineError> {
+        let invalid = |what: &str| Err(EngineError::InvalidRequest(what.into()));
+        if request.prompt.is_empty() {
+            return invalid("the prompt has no tokens");
+        }
+        if request.max_tokens == 0 {
+            return invalid("max_tokens is 0");
+        }
+        if request.prompt.iter().any(|&token| token as usize >= self.shared.vocab_size) {
+            return invalid("the prompt holds a token that the model does not have");
+        }
+        let sampling = &request.sampling;
+        if !(sampling.temperature >= 0.0 && sampling.temperature.is_finite()) {
+            return invalid("the temperature is not a number from 0");
+        }
+        if !(sampling.top_p > 0.0 && sampling.top_p <= 1.0) {
+            return invalid("top_p is not above 0 and at most 1");
+        }
+        if !(0.0..1.0).contains(&sampling.min_p) {
+            return invalid("min_p is not from 0 to below 1");
+        }
+        if request.prompt.len() >= self.shared.context_tokens {
+            return Err(EngineError::PromptTooLong {
+                prompt_tokens: request.prompt.len(),
+                max_tokens: request.max_tokens as usize,
+                context_tokens: self.shared.context_tokens,
+            });
+        }
+        Ok(())
+    }
+
+    fn send(&self, command: Command) -> Result<(), EngineError> {
+        self.shared.commands.send(command).map_err(|_| EngineError::Closed)
+    }
+}
+
+struct CancelOnDrop<'a> {
+    commands: &'a mpsc::Sender<Command>,
+    id: SequenceId,
+    is_answered: bool,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            let _ = self.commands.send(Command::Cancel(self.id));
+        }
+    }
+}
