@@ -1,0 +1,192 @@
+//! A job as clients see it.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::domain;
+use crate::domain::code::Code;
+use crate::domain::job::{Class, JobState};
+use crate::domain::model::ModelState;
+use crate::domain::task::{Stage, Task};
+
+/// A job: what was asked, and what has become of it so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Job {
+    pub id: Uuid,
+    pub task: Task,
+    pub state: JobState,
+    pub class: Class,
+    /// Models of all stages, in order, without repeats.
+    pub models: Vec<String>,
+    pub created_at: DateTime<Utc>,
+    /// When the first item was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// Items of all stages made so far; a later stage's items appear when the stage before has ended.
+    pub counts: Counts,
+    pub stages: Vec<StageProgress>,
+    pub usage: Usage,
+    /// Absent until items have ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<Throughput>,
+    /// Why items wait, one entry per model that items wait for; empty when none waits.
+    #[serde(default)]
+    pub waiting_for: Vec<WaitingFor>,
+    /// Why a `failed` job failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<JobError>,
+}
+
+/// Items by what became of them. `total` is the sum of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Counts {
+    pub total: i64,
+    pub waiting: i64,
+    pub running: i64,
+    pub succeeded: i64,
+    pub failed: i64,
+    pub cancelled: i64,
+    pub expired: i64,
+}
+
+impl From<domain::job::Counts> for Counts {
+    fn from(counts: domain::job::Counts) -> Self {
+        let domain::job::Counts { total, waiting, running, succeeded, failed, cancelled, expired } = counts;
+        Self { total, waiting, running, succeeded, failed, cancelled, expired }
+    }
+}
+
+impl Counts {
+    pub fn ended(&self) -> i64 {
+        self.succeeded + self.failed + self.cancelled + self.expired
+    }
+
+    pub fn adds_up(&self) -> bool {
+        self.total == self.ended() + self.waiting + self.running
+    }
+}
+
+/// One stage of a job. Its counts are zero until the stage before has ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StageProgress {
+    pub stage: Stage,
+    pub model: String,
+    /// Whether the stage's items exist already.
+    pub begun: bool,
+    pub counts: Counts,
+}
+
+/// Token counts, summed over ended items.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Usage {
+    /// Tokens of the rendered prompts.
+    pub prompt_tokens: u64,
+    /// Of those, tokens whose KV was found in the prefix cache.
+    pub prefix_hit_tokens: u64,
+    /// Tokens of the answers.
+    pub output_tokens: u64,
+    /// Of those, tokens that the schema left no choice about and that were not sampled.
+    pub forced_tokens: u64,
+}
+
+impl From<domain::usage::Usage> for Usage {
+    fn from(usage: domain::usage::Usage) -> Self {
+        let domain::usage::Usage { prompt_tokens, prefix_hit_tokens, output_tokens, forced_tokens } = usage;
+        Self { prompt_tokens, prefix_hit_tokens, output_tokens, forced_tokens }
+    }
+}
+
+/// Rates since the job began, and what they say of its end.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Throughput {
+    pub items_per_s: f64,
+    pub prompt_tokens_per_s: f64,
+    pub output_tokens_per_s: f64,
+    /// Until the items that exist now have ended, at the rate so far; stages that have not begun are not
+    /// counted. Absent when the job has ended or nothing can run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_s: Option<f64>,
+}
+
+/// Why items of one model wait.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WaitingFor {
+    pub model: String,
+    /// Items of this job that wait for it.
+    pub items: i64,
+    /// Items of all jobs that wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_items: Option<i64>,
+    pub model_state: ModelState,
+    pub reason: WaitReason,
+    /// The same in words.
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// The model serves; items before these are worked on.
+    Queued,
+    /// The model is being loaded.
+    ModelLoading,
+    /// The model's load failed.
+    ModelError,
+    /// Nobody has loaded the model.
+    ModelNotLoaded,
+    /// The model is being unloaded.
+    ModelDraining,
+    /// No model of this name is configured any more.
+    ModelUnknown,
+}
+
+/// Why a job failed as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JobError {
+    pub code: Code,
+    pub message: String,
+}
+
+/// A page of jobs, newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobPage {
+    pub jobs: Vec<Job>,
+    /// Give as `after` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Filters and page of `GET /v1/jobs`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct JobsQuery {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<JobState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
+    /// Jobs with a stage that this model serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// Jobs of one page; at most `limits.max_page`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1)]
+    pub limit: Option<u32>,
+}
+
+/// What a retry did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Retried {
+    /// Failed items that wait again.
+    pub items: i64,
+    pub job: Job,
+}

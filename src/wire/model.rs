@@ -1,0 +1,178 @@
+//! Models as clients see them.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::domain;
+use crate::domain::model::{LoadStage, ModelState, ModelStatus};
+
+/// `GET /api/models/status`: each model's state by its name.
+pub type StatusMap = BTreeMap<String, ModelState>;
+
+/// The OpenAI list shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModelList {
+    /// `list`.
+    pub object: String,
+    pub data: Vec<Model>,
+}
+
+/// A configured model. `id`, `object`, `created` and `owned_by` are OpenAI's; the rest is ours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Model {
+    pub id: String,
+    /// `model`.
+    pub object: String,
+    /// Seconds since the epoch at which it became what `state` says.
+    pub created: i64,
+    pub owned_by: String,
+    pub state: ModelState,
+    /// Since when; absent while nobody has asked for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// Of a `ready` model: it is being unloaded, running items finish.
+    #[serde(default)]
+    pub draining: bool,
+    /// Of a `ready` model: what its load took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_s: Option<f64>,
+    /// Of a `loading` model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<LoadProgress>,
+    /// Of a model in `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<LoadFailure>,
+    /// The checkpoint, as configured.
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<String>,
+    /// Bytes it needs, or would need; absent if the checkpoint's headers cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<MemoryPlan>,
+    /// Names of the other models that use the same base.
+    #[serde(default)]
+    pub shares_base_with: Vec<String>,
+    /// Items of all jobs that wait for it; absent while the database is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items_waiting: Option<i64>,
+}
+
+/// How far a load has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LoadProgress {
+    pub stage: LoadStage,
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_s: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta_s: Option<f64>,
+}
+
+impl From<domain::model::LoadProgress> for LoadProgress {
+    fn from(progress: domain::model::LoadProgress) -> Self {
+        let domain::model::LoadProgress { stage, bytes_done, bytes_total, bytes_per_s, eta_s } = progress;
+        Self { stage, bytes_done, bytes_total, bytes_per_s, eta_s }
+    }
+}
+
+/// Why a load failed, and what happens next.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LoadFailure {
+    /// Stable word: `file_missing`, `file_corrupt`, `tensor_missing`, `shape_mismatch`, …
+    pub code: String,
+    pub message: String,
+    /// What a person can do about it.
+    pub hint: String,
+    pub attempt: u32,
+    /// Absent if trying again cannot help.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_retry_at: Option<DateTime<Utc>>,
+}
+
+impl From<domain::model::LoadFailure> for LoadFailure {
+    fn from(failure: domain::model::LoadFailure) -> Self {
+        let domain::model::LoadFailure { code, message, hint, attempt, next_retry_at } = failure;
+        Self { code, message, hint, attempt, next_retry_at }
+    }
+}
+
+/// Bytes a model needs on its device, computed from file headers before anything is loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryPlan {
+    /// 0 when another loaded model shares them.
+    pub weights_bytes: u64,
+    pub adapter_bytes: u64,
+    /// The KV pool; 0 when shared.
+    pub kv_bytes: u64,
+    /// Scratch of one step.
+    pub activation_bytes: u64,
+    /// Kept free.
+    pub reserve_bytes: u64,
+    /// The sum of the above.
+    pub needed_bytes: u64,
+    /// What the model may use.
+    pub budget_bytes: u64,
+    pub fits: bool,
+    /// Token positions the KV pool holds.
+    pub kv_tokens: u64,
+    /// The loaded model whose base is used, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares_base_with: Option<String>,
+}
+
+impl From<domain::model::MemoryPlan> for MemoryPlan {
+    fn from(plan: domain::model::MemoryPlan) -> Self {
+        Self {
+            needed_bytes: plan.needed_bytes(),
+            fits: plan.fits(),
+            weights_bytes: plan.weights_bytes,
+            adapter_bytes: plan.adapter_bytes,
+            kv_bytes: plan.kv_bytes,
+            activation_bytes: plan.activation_bytes,
+            reserve_bytes: plan.reserve_bytes,
+            budget_bytes: plan.budget_bytes,
+            kv_tokens: plan.kv_tokens,
+            shares_base_with: plan.shares_base_with,
+        }
+    }
+}
+
+impl Model {
+    /// Fills in what `status` says; the rest is as `self` has it.
+    pub fn with_status(mut self, status: ModelStatus) -> Self {
+        self.state = status.state();
+        match status {
+            ModelStatus::NotLoaded => {}
+            ModelStatus::Loading { progress, since } => {
+                self.since = Some(since);
+                self.progress = Some(progress.into());
+            }
+            ModelStatus::Ready { since, load_s, draining } => {
+                self.since = Some(since);
+                self.load_s = Some(load_s);
+                self.draining = draining;
+            }
+            ModelStatus::Error { failure, since } => {
+                self.since = Some(since);
+                self.error = Some(failure.into());
+            }
+        }
+        self.created = self.since.map_or(0, |since| since.timestamp());
+        self
+    }
+}
+
+/// `GET /v1/models/{name}/wait`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WaitQuery {
+    /// Seconds to wait; default 30, at most 3600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 0.0, maximum = 3600.0)]
+    pub timeout: Option<f64>,
+}
