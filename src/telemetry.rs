@@ -1,1 +1,0 @@
-//! Logs and metrics. Names of metrics are an enum's, never strings at the call site.
