@@ -110,8 +110,10 @@ impl Metric {
     }
 
     fn key(self, labels: &[(&'static str, &str)]) -> metrics::Key {
-        let labels: Vec<Label> =
-            labels.iter().map(|(key, value)| Label::new(*key, SharedString::from(value.to_string()))).collect();
+        let labels: Vec<Label> = labels
+            .iter()
+            .map(|(key, value)| Label::new(*key, SharedString::from(value.to_string())))
+            .collect();
         metrics::Key::from_parts(self.name(), labels)
     }
 }

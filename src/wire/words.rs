@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::code::Code;
@@ -52,18 +52,8 @@ word_schema!(
     "queued → running → completed, or cancelled or failed from either of the first two.",
     JobState::ALL.map(JobState::as_str)
 );
-word_schema!(
-    OutcomeKind,
-    "Outcome",
-    "How an item ended.",
-    ["succeeded", "failed", "cancelled", "expired"]
-);
-word_schema!(
-    ModelState,
-    "ModelState",
-    "Can the model serve?",
-    ["not_loaded", "loading", "ready", "error"]
-);
+word_schema!(OutcomeKind, "Outcome", "How an item ended.", ["succeeded", "failed", "cancelled", "expired"]);
+word_schema!(ModelState, "ModelState", "Can the model serve?", ["not_loaded", "loading", "ready", "error"]);
 word_schema!(
     LoadStage,
     "LoadStage",
