@@ -1,0 +1,300 @@
+//! An answer on its way in: parsed, checked against what was asked, merged with what the catalog knows.
+//!
+//! The grammar is not trusted: every entry's identifier is compared, whatever produced the text.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::ExtractError;
+use super::item::{AttributeItem, ConceptItem, Item, Link, RelationshipItem};
+use super::name::{self, MAX_DESCRIPTION_BYTES, MAX_NAME_BYTES, tidy};
+use super::schema::MAX_INFERRED;
+use crate::domain::catalog::Catalog;
+use crate::domain::code::Code;
+use crate::domain::fact::{Attribute, Cardinality, Kind, Meaning, Relationship, Source};
+use crate::domain::item::ItemDraft;
+use crate::domain::job::JobSpec;
+
+/// Why an answer is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("the answer is not JSON of the form that was asked for")]
+    Form(#[source] serde_json::Error),
+    #[error("the answer has {found} {what}, {expected} were asked for")]
+    Count { what: &'static str, expected: usize, found: usize },
+    #[error("entry {at} is about '{found}', '{expected}' was asked for")]
+    Identifier { at: usize, expected: String, found: String },
+    #[error("the answer does not satisfy the schema at '{path}': {message}")]
+    Schema { path: String, message: String },
+    #[error("the job's schema cannot be used: {0}")]
+    JobSchema(String),
+    #[error(transparent)]
+    Item(#[from] ExtractError),
+}
+
+impl AnswerError {
+    pub fn code(&self) -> Code {
+        match self {
+            AnswerError::Item(error) => error.code(),
+            AnswerError::JobSchema(_) => Code::InvalidSchema,
+            _ => Code::InvalidAnswer,
+        }
+    }
+}
+
+/// The result to store for an item whose model answered `text`. It satisfies [`super::schema::result_schema`].
+pub fn check(
+    spec: &JobSpec,
+    catalog: Option<&Catalog>,
+    draft: &ItemDraft,
+    text: &str,
+) -> Result<Value, AnswerError> {
+    let item = Item::read(draft, catalog)?;
+    let catalog = || super::catalog_of(catalog);
+    match &item {
+        Item::Concept(item) => concepts(catalog()?, item, text),
+        Item::Relationship(item) => relationships(catalog()?, item, text),
+        Item::Attribute(item) => attributes(catalog()?, item, text),
+        Item::Custom(_) => match &spec.schema {
+            Some(schema) => validated(schema, text),
+            None => parsed(text),
+        },
+        Item::Chat(item) => {
+            if let Some(schema) = item.schema.as_ref().or(spec.schema.as_ref()) {
+                validated(schema, text)?;
+            }
+            Ok(json!({"content": text}))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConceptAnswer {
+    concepts: Vec<ConceptEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConceptEntry {
+    table: String,
+    kind: Kind,
+    concept: String,
+    description: String,
+}
+
+fn concepts(catalog: &Catalog, item: &ConceptItem, text: &str) -> Result<Value, AnswerError> {
+    let answer: ConceptAnswer = parsed(text)?;
+    count("tables", item.tables.len(), answer.concepts.len())?;
+    let mut entries = Vec::with_capacity(item.tables.len());
+    for (at, (table, entry)) in item.tables.iter().zip(answer.concepts).enumerate() {
+        let table = &catalog.tables[*table].name;
+        identifier(at, table, entry.table)?;
+        let concept = named(&entry.concept, || name::concept_of_table(table));
+        let description = tidy(&entry.description, MAX_DESCRIPTION_BYTES);
+        entries.push(json!({
+            "table": table, "kind": entry.kind, "concept": concept, "description": description,
+        }));
+    }
+    Ok(json!({"concepts": entries}))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RelationshipAnswer {
+    relationships: Vec<KeyEntry>,
+    #[serde(default)]
+    inferred: Vec<LinkEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyEntry {
+    key: String,
+    name: String,
+    description: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LinkEntry {
+    link: String,
+    name: String,
+    description: String,
+}
+
+fn relationships(catalog: &Catalog, item: &RelationshipItem, text: &str) -> Result<Value, AnswerError> {
+    let answer: RelationshipAnswer = parsed(text)?;
+    count("keys", item.keys.len(), answer.relationships.len())?;
+    if answer.inferred.len() > MAX_INFERRED {
+        let found = answer.inferred.len();
+        return Err(AnswerError::Count { what: "inferred links", expected: MAX_INFERRED, found });
+    }
+    let mut list = Vec::new();
+    for (at, (key, entry)) in item.keys.iter().zip(answer.relationships).enumerate() {
+        identifier(at, &RelationshipItem::key_text(catalog, *key), entry.key)?;
+        let mut fact = of_key(catalog, item, *key)?;
+        fact.name = named(&entry.name, || fact.name);
+        fact.description = tidy(&entry.description, MAX_DESCRIPTION_BYTES);
+        list.push(fact);
+    }
+    let links: Vec<String> = item.links.iter().map(|link| link.text(catalog)).collect();
+    let mut taken = vec![false; links.len()];
+    for (at, entry) in answer.inferred.into_iter().enumerate() {
+        let Some(link) = links.iter().position(|text| *text == entry.link) else {
+            let expected = "one of the item's links".into();
+            return Err(AnswerError::Identifier { at, expected, found: entry.link });
+        };
+        // the grammar cannot keep a model from naming one link twice
+        if !std::mem::replace(&mut taken[link], true) {
+            let mut fact = of_link(catalog, item, &item.links[link]);
+            fact.name = named(&entry.name, || fact.name);
+            fact.description = tidy(&entry.description, MAX_DESCRIPTION_BYTES);
+            list.push(fact);
+        }
+    }
+    Ok(json!({"relationships": list}))
+}
+
+/// What the catalog alone says of a declared key; its name is derived from the key's first column.
+pub(super) fn of_key(
+    catalog: &Catalog,
+    item: &RelationshipItem,
+    (at, key): (usize, usize),
+) -> Result<Relationship, ExtractError> {
+    let owner = &catalog.tables[at];
+    let key = &owner.foreign_keys[key];
+    let (to, to_columns) = catalog.resolve(key).ok_or_else(|| ExtractError::Item {
+        stage: crate::domain::task::Stage::Relationship,
+        detail: format!("a key of '{}' points to nothing", owner.name),
+    })?;
+    let one = owner.is_unique(&key.columns);
+    Ok(Relationship {
+        name: name::relationship_of(key.columns.first().map(String::as_str), &key.ref_table),
+        description: String::new(),
+        from: item.concept(at).unwrap_or_default().into(),
+        to: item.concept(to).unwrap_or_default().into(),
+        cardinality: if one { Cardinality::OneToOne } else { Cardinality::ManyToOne },
+        required: owner.is_required(&key.columns),
+        source: Source::Model,
+        from_table: owner.name.clone(),
+        from_columns: key.columns.clone(),
+        to_table: catalog.tables[to].name.clone(),
+        to_columns,
+    })
+}
+
+fn of_link(catalog: &Catalog, item: &RelationshipItem, link: &Link) -> Relationship {
+    let (from, to) = (&catalog.tables[link.from.0], &catalog.tables[link.to.0]);
+    let from_columns = Link::columns(catalog, link.from);
+    let cardinality = match from_columns.as_slice() {
+        [] => Cardinality::Unknown,
+        columns if from.is_unique(columns) => Cardinality::OneToOne,
+        _ => Cardinality::ManyToOne,
+    };
+    Relationship {
+        name: name::relationship_of(from_columns.first().map(String::as_str), &to.name),
+        description: String::new(),
+        from: item.concept(link.from.0).unwrap_or_default().into(),
+        to: item.concept(link.to.0).unwrap_or_default().into(),
+        cardinality,
+        required: !from_columns.is_empty() && from.is_required(&from_columns),
+        source: Source::Inferred,
+        from_table: from.name.clone(),
+        from_columns,
+        to_table: to.name.clone(),
+        to_columns: Link::columns(catalog, link.to),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttributeAnswer {
+    attributes: Vec<AttributeEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttributeEntry {
+    column: String,
+    attribute: String,
+    #[serde(rename = "type")]
+    meaning: Meaning,
+    description: String,
+}
+
+fn attributes(catalog: &Catalog, item: &AttributeItem, text: &str) -> Result<Value, AnswerError> {
+    let answer: AttributeAnswer = parsed(text)?;
+    count("columns", item.to - item.from, answer.attributes.len())?;
+    let mut list = Vec::with_capacity(answer.attributes.len());
+    for (at, entry) in answer.attributes.into_iter().enumerate() {
+        let mut fact = of_column(catalog, item.table, item.from + at, &item.concept);
+        identifier(at, &fact.source_column, entry.column)?;
+        fact.name = named(&entry.attribute, || fact.name);
+        fact.meaning = entry.meaning;
+        fact.description = tidy(&entry.description, MAX_DESCRIPTION_BYTES);
+        fact.source = Source::Model;
+        list.push(fact);
+    }
+    Ok(json!({"attributes": list}))
+}
+
+/// What the catalog alone says of a column.
+pub(super) fn of_column(catalog: &Catalog, table: usize, column: usize, concept: &str) -> Attribute {
+    let table = &catalog.tables[table];
+    let column = &table.columns[column];
+    let itself = std::slice::from_ref(&column.name);
+    let identifier = table.primary_key.contains(&column.name);
+    let refers = table.foreign_keys.iter().any(|key| key.columns.contains(&column.name));
+    Attribute {
+        concept: concept.into(),
+        name: name::attribute_of_column(&column.name),
+        meaning: match (identifier, refers) {
+            (_, true) => Meaning::Reference,
+            (true, false) => Meaning::Identifier,
+            (false, false) => Meaning::Other,
+        },
+        description: String::new(),
+        identifier,
+        required: table.is_required(itself),
+        unique: table.is_unique(itself),
+        source: Source::Catalog,
+        source_table: table.name.clone(),
+        source_column: column.name.clone(),
+        data_type: column.data_type.clone(),
+    }
+}
+
+fn parsed<T: DeserializeOwned>(text: &str) -> Result<T, AnswerError> {
+    serde_json::from_str(text).map_err(AnswerError::Form)
+}
+
+fn validated(schema: &Value, text: &str) -> Result<Value, AnswerError> {
+    let value: Value = parsed(text)?;
+    let validator = jsonschema::validator_for(schema).map_err(|e| AnswerError::JobSchema(e.to_string()))?;
+    if let Err(error) = validator.validate(&value) {
+        return Err(AnswerError::Schema {
+            path: error.instance_path().to_string(),
+            message: error.to_string(),
+        });
+    }
+    Ok(value)
+}
+
+fn named(text: &str, fallback: impl FnOnce() -> String) -> String {
+    let name = tidy(text, MAX_NAME_BYTES);
+    // punctuation alone is no name
+    if name.chars().any(char::is_alphanumeric) { name } else { fallback() }
+}
+
+fn count(what: &'static str, expected: usize, found: usize) -> Result<(), AnswerError> {
+    if expected == found { Ok(()) } else { Err(AnswerError::Count { what, expected, found }) }
+}
+
+fn identifier(at: usize, expected: &str, found: String) -> Result<(), AnswerError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(AnswerError::Identifier { at, expected: expected.into(), found })
+}

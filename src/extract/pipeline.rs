@@ -1,0 +1,199 @@
+//! Items of a job: the first ones, and those of each stage that follows.
+//!
+//! Deterministic: the same job and results give the same items in the same order, so that a stage that was
+//! advanced twice is advanced to the same place.
+
+use serde_json::Value;
+
+use super::assemble::Concepts;
+use super::item::{AttributeItem, ChatItem, ConceptItem, CustomItem, Item, Link, RelationshipItem};
+use super::{ExtractError, candidate, describe, group};
+use crate::domain::catalog::Catalog;
+use crate::domain::item::{ItemDraft, Outcome};
+use crate::domain::job::JobSpec;
+use crate::domain::task::{Stage, Task};
+
+pub use super::assemble::assemble;
+
+/// Columns of one attribute item; a wider table is split evenly.
+pub const MAX_COLUMNS: usize = 10;
+/// Keys, and likely links, of one relationship item.
+pub const MAX_KEYS: usize = 6;
+
+/// An item that has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    pub draft: ItemDraft,
+    pub outcome: Outcome,
+}
+
+/// Items of a schema job's first stage. Texts and messages come one by one, see [`input_item`].
+pub fn first_items(spec: &JobSpec, catalog: Option<&Catalog>) -> Result<Vec<ItemDraft>, ExtractError> {
+    let catalog = super::catalog_of(catalog)?;
+    if catalog.tables.is_empty() {
+        return Err(ExtractError::NoTables);
+    }
+    let concepts = Concepts::of_table_names(catalog);
+    Ok(match spec.task {
+        Task::Concept | Task::DataModel => concept_items(catalog),
+        Task::Relationship => relationship_items(catalog, &concepts),
+        Task::Attribute => attribute_items(catalog, &concepts),
+        Task::Custom | Task::Chat => {
+            return Err(ExtractError::Input { expected: "texts or messages", found: "a schema".into() });
+        }
+    })
+}
+
+/// The item of one input of a `custom` or `chat` job: a text, `{"text": …}`, a list of messages, or
+/// `{"messages": […], "schema"?, "max_tokens"?}`.
+pub fn input_item(spec: &JobSpec, input: Value) -> Result<ItemDraft, ExtractError> {
+    let wrong = |expected: &'static str, found: String| ExtractError::Input { expected, found };
+    match spec.task {
+        Task::Custom => match input {
+            Value::String(text) => Ok(Item::Custom(CustomItem { text }).into_draft()),
+            other => serde_json::from_value(other)
+                .map(|item| Item::Custom(item).into_draft())
+                .map_err(|e| wrong("a string or {\"text\": string}", format!("something else ({e})"))),
+        },
+        Task::Chat => {
+            let input = if input.is_array() { serde_json::json!({"messages": input}) } else { input };
+            let item: ChatItem = serde_json::from_value(input).map_err(|e| {
+                wrong("{\"messages\": [{\"role\", \"content\"}]}", format!("something else ({e})"))
+            })?;
+            if item.messages.is_empty() {
+                return Err(wrong("at least one message", "none".into()));
+            }
+            Ok(Item::Chat(item).into_draft())
+        }
+        _ => Err(wrong("a database schema", "a single input".into())),
+    }
+}
+
+/// Items of the stage after `finished`; `results` are all items of the job that have ended, of every stage.
+/// Empty if the task has no further stage or the stage has nothing to ask (a schema without keys has no
+/// relationship items): see [`next_stage`], which skips such a stage.
+pub fn next_items(
+    spec: &JobSpec,
+    catalog: &Catalog,
+    finished: Stage,
+    results: &[Finished],
+) -> Result<Vec<ItemDraft>, ExtractError> {
+    let Some(next) = spec.task.stage_after(finished) else { return Ok(Vec::new()) };
+    let concepts = Concepts::of_results(catalog, results)?;
+    if concepts.is_empty() {
+        let items = results.iter().filter(|r| r.draft.stage == Stage::Concept).count();
+        return Err(ExtractError::NoConcepts { items });
+    }
+    Ok(match next {
+        Stage::Relationship => relationship_items(catalog, &concepts),
+        Stage::Attribute => attribute_items(catalog, &concepts),
+        Stage::Concept | Stage::Custom | Stage::Chat => Vec::new(),
+    })
+}
+
+/// The next stage that has items, with its items; `None` when the job is complete.
+pub fn next_stage(
+    spec: &JobSpec,
+    catalog: &Catalog,
+    finished: Stage,
+    results: &[Finished],
+) -> Result<Option<(Stage, Vec<ItemDraft>)>, ExtractError> {
+    let mut stage = finished;
+    while let Some(next) = spec.task.stage_after(stage) {
+        let items = next_items(spec, catalog, stage, results)?;
+        if !items.is_empty() {
+            return Ok(Some((next, items)));
+        }
+        stage = next;
+    }
+    Ok(None)
+}
+
+fn concept_items(catalog: &Catalog) -> Vec<ItemDraft> {
+    let bytes: Vec<usize> = catalog.tables.iter().map(|t| describe::table(t).len()).collect();
+    let mut edges: Vec<(usize, usize)> =
+        catalog.keys().iter().filter_map(|k| k.target.as_ref().map(|(to, _)| (k.table, *to))).collect();
+    edges.extend(candidate::links(catalog).iter().flatten().map(|link| (link.from.0, link.to.0)));
+    let groups = group::groups(&bytes, &edges);
+    groups.into_iter().map(|tables| Item::Concept(ConceptItem { tables }).into_draft()).collect()
+}
+
+/// Keys and links of a table stay together as far as the bounds allow; those of small neighbours are joined.
+fn relationship_items(catalog: &Catalog, concepts: &Concepts) -> Vec<ItemDraft> {
+    let known = |at: usize| concepts.of_table(at).is_some();
+    let mut keys: Vec<Vec<((usize, usize), usize)>> = vec![Vec::new(); catalog.tables.len()];
+    for key in catalog.keys() {
+        if let Some((to, _)) = key.target {
+            if known(key.table) && known(to) {
+                keys[key.table].push(((key.table, key.index), to));
+            }
+        }
+    }
+    let mut items = Vec::new();
+    let mut bundle = Bundle::default();
+    for (at, mut links) in candidate::links(catalog).into_iter().enumerate() {
+        links.retain(|link| known(link.from.0) && known(link.to.0));
+        let fits =
+            bundle.keys.len() + keys[at].len() <= MAX_KEYS && bundle.links.len() + links.len() <= MAX_KEYS;
+        if !fits {
+            items.extend(bundle.take(concepts));
+        }
+        for (key, to) in keys[at].drain(..) {
+            if bundle.keys.len() == MAX_KEYS {
+                items.extend(bundle.take(concepts));
+            }
+            bundle.keys.push(key);
+            bundle.tables.extend([key.0, to]);
+        }
+        for link in links {
+            if bundle.links.len() == MAX_KEYS {
+                items.extend(bundle.take(concepts));
+            }
+            bundle.tables.extend([link.from.0, link.to.0]);
+            bundle.links.push(link);
+        }
+    }
+    items.extend(bundle.take(concepts));
+    items
+}
+
+#[derive(Default)]
+struct Bundle {
+    keys: Vec<(usize, usize)>,
+    links: Vec<Link>,
+    tables: Vec<usize>,
+}
+
+impl Bundle {
+    fn take(&mut self, concepts: &Concepts) -> Option<ItemDraft> {
+        if self.keys.is_empty() && self.links.is_empty() {
+            return None;
+        }
+        let mut tables = std::mem::take(&mut self.tables);
+        tables.sort_unstable();
+        tables.dedup();
+        let item = RelationshipItem {
+            keys: std::mem::take(&mut self.keys),
+            links: std::mem::take(&mut self.links),
+            concepts: tables
+                .into_iter()
+                .filter_map(|at| concepts.of_table(at).map(|name| (at, name.to_string())))
+                .collect(),
+        };
+        Some(Item::Relationship(item).into_draft())
+    }
+}
+
+fn attribute_items(catalog: &Catalog, concepts: &Concepts) -> Vec<ItemDraft> {
+    let mut items = Vec::new();
+    for (at, table) in catalog.tables.iter().enumerate() {
+        let Some(concept) = concepts.of_table(at) else { continue };
+        let parts = table.columns.len().div_ceil(MAX_COLUMNS);
+        for part in 0..parts {
+            let (from, to) = (table.columns.len() * part / parts, table.columns.len() * (part + 1) / parts);
+            let item = AttributeItem { table: at, from, to, concept: concept.to_string() };
+            items.push(Item::Attribute(item).into_draft());
+        }
+    }
+    items
+}
