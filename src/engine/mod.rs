@@ -7,6 +7,11 @@
 pub mod executor;
 pub mod grammar;
 pub mod handle;
+pub mod kv;
 pub mod request;
+pub mod sampling;
+pub mod scheduler;
+mod sequence;
 pub mod stats;
+mod step;
 mod thread;

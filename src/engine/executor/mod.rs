@@ -1,5 +1,7 @@
 //! The seam between scheduling and numerics.
 
+pub mod fake;
+
 use std::sync::Arc;
 
 use crate::nn::batch::Batch;

@@ -1,0 +1,216 @@
+//! One request from its admission to its answer: its tokens, its KV, its place in the grammar.
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::executor::Executor;
+use super::grammar::{Choice, Walk};
+use super::handle::{Reply, SequenceId};
+use super::kv::{BlockHash, BlockTable, Pool, PrefixHasher};
+use super::request::{Completion, EngineError, Finish, Request};
+use super::scheduler::queue::Ticket;
+use crate::domain::usage::Usage;
+
+/// Fixed properties of the executor that sequences depend on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub block_tokens: usize,
+    /// Longest sequence: the context, or the pool if that is smaller.
+    pub max_tokens: usize,
+}
+
+impl Shape {
+    pub(super) fn of(executor: &dyn Executor) -> Self {
+        let block_tokens = executor.block_tokens();
+        let max_tokens = executor.context_tokens().min(executor.n_blocks() * block_tokens);
+        Self { block_tokens, max_tokens }
+    }
+}
+
+pub(super) struct Sequence {
+    pub id: SequenceId,
+    pub request: Request,
+    pub reply: Reply<Completion>,
+    /// Held until the sequence first runs.
+    pub place: Option<OwnedSemaphorePermit>,
+    /// Prompt and answer so far.
+    pub tokens: Vec<u32>,
+    /// Positions whose K and V are in the cache; the tokens after them are pending.
+    pub computed: usize,
+    /// Up to here it reads; from here on it decodes. Moves when it is computed again.
+    pub prefill_end: usize,
+    pub blocks: BlockTable,
+    /// Hashes of full blocks, of the part that may be shared.
+    pub hashes: Vec<BlockHash>,
+    /// Blocks from the start whose content is known to the pool, or that stay private for good.
+    pub n_published: usize,
+    pub walk: Option<Walk>,
+    /// What the next token may be, once computed for this position.
+    pub choice: Option<Result<Choice, EngineError>>,
+    pub usage: Usage,
+    pub served_at: u64,
+    pub is_prepared: bool,
+}
+
+/// How a sequence stands after a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    GoesOn,
+    Ends(Finish),
+}
+
+impl Sequence {
+    pub(super) fn new(
+        id: SequenceId,
+        request: Request,
+        reply: Reply<Completion>,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let usage = Usage { prompt_tokens: request.prompt.len() as u64, ..Usage::default() };
+        Self {
+            id,
+            tokens: Vec::new(),
+            request,
+            reply,
+            place: Some(place),
+            computed: 0,
+            prefill_end: 0,
+            blocks: BlockTable::default(),
+            hashes: Vec::new(),
+            n_published: 0,
+            walk: None,
+            choice: None,
+            usage,
+            served_at: 0,
+            is_prepared: false,
+        }
+    }
+
+    /// Cost is charged once, at the first admission.
+    pub(super) fn ticket(&self) -> Ticket {
+        let is_new = self.place.is_some();
+        let cost = self.request.prompt.len() as u64 + u64::from(self.request.max_tokens);
+        Ticket {
+            id: self.id,
+            priority: self.request.priority,
+            group: self.request.group,
+            cost: if is_new { cost } else { 0 },
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.computed
+    }
+
+    pub(super) fn n_output(&self) -> usize {
+        self.tokens.len() - self.request.prompt.len()
+    }
+
+    /// First look at a request that may start soon: copies the prompt, starts the grammar and takes what the
+    /// grammar forces from the outset, which is then read together with the prompt.
+    pub(super) fn prepare(
+        &mut self,
+        shape: &Shape,
+        hasher: &PrefixHasher,
+        jump_forward: bool,
+    ) -> Result<Progress, EngineError> {
+        self.is_prepared = true;
+        self.tokens = self.request.prompt.to_vec();
+        self.walk = self.request.grammar.as_ref().map(super::grammar::Grammar::start);
+        let progress = self.settle(shape, jump_forward)?;
+        hasher.extend(&mut self.hashes, self.request.adapter, &self.tokens, shape.block_tokens);
+        Ok(progress)
+    }
+
+    /// Full blocks that may come from the cache: at least one token is left to compute.
+    pub(super) fn shareable_hashes(&self, shape: &Shape) -> &[BlockHash] {
+        let n = self.hashes.len().min(self.tokens.len().saturating_sub(1) / shape.block_tokens);
+        &self.hashes[..n]
+    }
+
+    /// Appends a chosen token and what the grammar forces after it.
+    pub(super) fn push(
+        &mut self,
+        token: u32,
+        shape: &Shape,
+        jump_forward: bool,
+    ) -> Result<Progress, EngineError> {
+        let is_end = self.walk.as_ref().is_some_and(|walk| walk.is_end(token));
+        if is_end || self.request.stop.contains(&token) {
+            return Ok(Progress::Ends(Finish::Stop));
+        }
+        self.tokens.push(token);
+        self.usage.output_tokens += 1;
+        if let Some(walk) = &mut self.walk {
+            walk.accept(token)?;
+        }
+        self.settle(shape, jump_forward)
+    }
+
+    fn settle(&mut self, shape: &Shape, jump_forward: bool) -> Result<Progress, EngineError> {
+        let room = (self.request.max_tokens as usize)
+            .saturating_sub(self.n_output())
+            .min(shape.max_tokens.saturating_sub(self.tokens.len()));
+        if let Some(walk) = &mut self.walk {
+            if walk.is_complete() {
+                return Ok(Progress::Ends(Finish::Stop));
+            }
+            if jump_forward && room > 0 {
+                let forced = walk.take_forced()?;
+                let is_complete = walk.is_complete();
+                let n_taken = forced.len().min(room);
+                self.tokens.extend_from_slice(&forced[..n_taken]);
+                self.usage.output_tokens += n_taken as u64;
+                self.usage.forced_tokens += n_taken as u64;
+                if n_taken == forced.len() && is_complete {
+                    return Ok(Progress::Ends(Finish::Stop));
+                }
+                return Ok(if n_taken == room { Progress::Ends(Finish::Length) } else { Progress::GoesOn });
+            }
+        }
+        Ok(if room == 0 { Progress::Ends(Finish::Length) } else { Progress::GoesOn })
+    }
+
+    /// Takes what the cache has and blocks of its own for the rest. The plan has counted both.
+    pub(super) fn take_cached(&mut self, pool: &Pool, shape: &Shape) {
+        let n_shareable = self.shareable_hashes(shape).len();
+        for index in 0..n_shareable {
+            let tokens = &self.tokens[index * shape.block_tokens..(index + 1) * shape.block_tokens];
+            let Some(block) = pool.share(self.hashes[index], tokens) else { break };
+            self.blocks.push(block);
+        }
+        self.computed = self.blocks.len() * shape.block_tokens;
+        self.n_published = self.blocks.len();
+        self.prefill_end = self.tokens.len();
+    }
+
+    /// Makes room for the positions up to `end`.
+    pub(super) fn grow(&mut self, pool: &Pool, end: usize, shape: &Shape) {
+        while self.blocks.len() < end.div_ceil(shape.block_tokens) {
+            self.blocks.push(pool.allocate().expect("the plan gives out only blocks that are there"));
+        }
+    }
+
+    /// Makes full, computed blocks known to others.
+    pub(super) fn publish(&mut self, pool: &Pool, shape: &Shape) -> std::ops::Range<usize> {
+        let first = self.n_published;
+        let end = (self.computed / shape.block_tokens).min(self.hashes.len()).max(first);
+        for index in first..end {
+            let tokens = &self.tokens[index * shape.block_tokens..(index + 1) * shape.block_tokens];
+            pool.publish(self.blocks.get(index), self.hashes[index], tokens);
+        }
+        self.n_published = end;
+        first..end
+    }
+
+    /// Lets go of the KV. Tokens and grammar stay, so it can be computed again.
+    pub(super) fn release(&mut self) {
+        self.blocks.clear();
+        self.computed = 0;
+        self.n_published = 0;
+    }
+
+    pub(super) fn into_completion(self, finish: Finish) -> (Reply<Completion>, Completion) {
+        let tokens = self.tokens[self.request.prompt.len()..].to_vec();
+        (self.reply, Completion { tokens, finish, usage: self.usage })
+    }
+}
