@@ -1,0 +1,297 @@
+//! What the user typed, exactly; nothing is resolved here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::domain::task::Task;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "adit",
+    version,
+    about = "Self-hosted batch extraction: bulk jobs in, schema-valid JSON out",
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 the job ended with items that did not succeed, \
+                  4 no such job or model, 5 the server cannot be reached, 6 timed out."
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Settings file; `adit.toml` of this folder is read if it is there
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where the server listens
+    #[arg(long, global = true, env = "ADIT_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    pub server: String,
+    /// Machine-readable output: one JSON document on stdout
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What is logged to stderr, as in `info,adit=debug`
+    #[arg(long, global = true, env = "ADIT_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Logs as JSON lines
+    #[arg(long, global = true, env = "ADIT_LOG_JSON")]
+    pub log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run API, workers and models in one process; private Postgres if no DATABASE_URL
+    Serve(ServeArguments),
+    /// Start everything, fetch a small real model, extract a data model from a sample database
+    Demo(DemoArguments),
+    /// Submit a job
+    Submit(SubmitArguments),
+    /// List jobs, newest first, or show one
+    Jobs(JobsArguments),
+    /// Follow a job until it ends
+    Watch {
+        job: String,
+        /// Give up after this many seconds (exit code 6)
+        #[arg(long, value_name = "S")]
+        timeout: Option<f64>,
+    },
+    /// Print a job's results, or the data model it found
+    Results(ResultsArguments),
+    /// End a job: waiting items at once, running ones within a step
+    Cancel { job: String },
+    /// Run a finished job's failed items again
+    Retry { job: String },
+    /// Delete a job with its items and results
+    Delete { job: String },
+    /// Show models and their readiness, or load and unload one
+    Models(ModelsArguments),
+    /// Bring the database's schema up to date
+    Migrate(StorageArguments),
+    /// Check database, models, memory and limits, and say what to do
+    Doctor(ServeArguments),
+    /// Measure a whole extraction workload against a running server
+    Bench(BenchArguments),
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct StorageArguments {
+    /// Private Postgres and model cache live here [default: .adit]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Use this Postgres instead of a private one
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArguments {
+    #[command(flatten)]
+    pub storage: StorageArguments,
+    /// Address to listen on [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// A model, as NAME=PATH or NAME=PATH+ADAPTER; repeatable. PATH is a directory, a .gguf file or a hub id
+    #[arg(long = "model", value_name = "NAME=PATH", value_parser = parse_model)]
+    pub models: Vec<ModelArgument>,
+    /// Threads of the numerics; 0: the cores this process may use
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ModelArgument {
+    pub name: String,
+    pub path: String,
+    pub adapter: Option<String>,
+}
+
+fn parse_model(text: &str) -> Result<ModelArgument, String> {
+    let (name, path) = text.split_once('=').ok_or("expected NAME=PATH or NAME=PATH+ADAPTER")?;
+    let (path, adapter) = match path.split_once('+') {
+        Some((path, adapter)) => (path, Some(adapter.to_string())),
+        None => (path, None),
+    };
+    Ok(ModelArgument { name: name.into(), path: path.into(), adapter })
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct DemoArguments {
+    #[command(flatten)]
+    pub storage: StorageArguments,
+    /// A known package's name, a directory, a .gguf file or a hub id
+    #[arg(long, default_value = "smollm2-135m", value_name = "MODEL")]
+    pub model: String,
+    /// Your own schema instead of the sample database
+    #[arg(long, value_name = "FILE|URL")]
+    pub from: Option<String>,
+    /// Stop afterwards instead of leaving the server running
+    #[arg(long)]
+    pub once: bool,
+    /// Address to listen on; a free port is taken if it is in use [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SubmitArguments {
+    /// What to extract
+    #[arg(long, default_value = "data_model")]
+    pub task: Task,
+    /// A .sql, .csv, .json or .jsonl file, `-` for stdin, or postgres://… to read a live database
+    #[arg(long, value_name = "FILE|URL")]
+    pub from: String,
+    /// What `--from` holds, if its ending does not say
+    #[arg(long, value_enum)]
+    pub format: Option<SourceFormat>,
+    /// SQL dialect of a .sql file
+    #[arg(long, default_value = "auto", value_parser = ["auto", "postgres", "mysql", "sqlite", "mssql"])]
+    pub dialect: String,
+    /// Keep what parsed, list what did not
+    #[arg(long)]
+    pub lenient: bool,
+    /// JSON Schema of the answers (task custom)
+    #[arg(long, value_name = "FILE")]
+    pub schema: Option<PathBuf>,
+    /// What to extract, in words (task custom)
+    #[arg(long, value_name = "TEXT")]
+    pub instructions: Option<String>,
+    /// Serve every stage with this model
+    #[arg(long)]
+    pub model: Option<String>,
+    #[arg(long)]
+    pub max_tokens: Option<u32>,
+    #[arg(long)]
+    pub temperature: Option<f32>,
+    #[arg(long)]
+    pub seed: Option<u64>,
+    #[arg(long, value_enum)]
+    pub class: Option<ClassArgument>,
+    /// Submitting again with the same key and body gives the same job
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Items that have not ended by then expire
+    #[arg(long, value_name = "S")]
+    pub expires_in: Option<u64>,
+    /// Follow the job until it ends
+    #[arg(long)]
+    pub watch: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SourceFormat {
+    Ddl,
+    Csv,
+    Tables,
+    Catalog,
+    Jsonl,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClassArgument {
+    Bulk,
+    Normal,
+    Interactive,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct JobsArguments {
+    /// Show this job only
+    pub job: Option<String>,
+    #[arg(long, value_parser = ["queued", "running", "completed", "cancelled", "failed"])]
+    pub state: Option<String>,
+    #[arg(long)]
+    pub task: Option<Task>,
+    #[arg(long, default_value_t = 20)]
+    pub limit: u32,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ResultsArguments {
+    pub job: String,
+    /// `ndjson` streams item by item; the others need a schema job and print the whole model
+    #[arg(long, value_enum, default_value = "ndjson")]
+    pub format: ResultFormat,
+    /// Only items with this outcome
+    #[arg(long, value_parser = ["succeeded", "failed", "cancelled", "expired"])]
+    pub outcome: Option<String>,
+    /// Continue behind this item number
+    #[arg(long, value_name = "SEQ")]
+    pub after: Option<i32>,
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ResultFormat {
+    Ndjson,
+    Json,
+    Mermaid,
+    Turtle,
+    Csv,
+    Dbt,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ModelsArguments {
+    #[command(subcommand)]
+    pub action: Option<ModelAction>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum ModelAction {
+    /// Start loading a model
+    Load { model: String },
+    /// Let running items finish, then free the model's memory
+    Unload { model: String },
+    /// Wait until a model is ready
+    Wait {
+        model: String,
+        #[arg(long, default_value_t = 300.0, value_name = "S")]
+        timeout: f64,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct BenchArguments {
+    /// Items of the workload
+    #[arg(long, default_value_t = 256)]
+    pub items: usize,
+    /// `attribute` describes columns under a schema of enums; `custom` extracts from short letters
+    #[arg(long, value_enum, default_value = "attribute")]
+    pub workload: Workload,
+    /// Runs after one that is not counted; the median is reported
+    #[arg(long, default_value_t = 3)]
+    pub runs: usize,
+    #[arg(long)]
+    pub model: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Workload {
+    Attribute,
+    Custom,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_model_is_name_path_and_adapter() {
+        let model = parse_model("concept=/m/base+/m/concept").unwrap();
+        assert_eq!(
+            (model.name.as_str(), model.path.as_str(), model.adapter.as_deref()),
+            ("concept", "/m/base", Some("/m/concept"))
+        );
+        assert!(parse_model("concept").is_err());
+    }
+}
