@@ -1,0 +1,83 @@
+//! Live progress on stderr: one bar per stage, with rates and the time left.
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::report;
+use crate::domain::task::Stage;
+use crate::wire::job::Job;
+
+/// Bars of one job's stages. Nothing is drawn where stderr is no terminal; there, lines say what changed.
+pub struct JobProgress {
+    bars: MultiProgress,
+    stages: Vec<(Stage, ProgressBar)>,
+    is_drawn: bool,
+    last_line: String,
+}
+
+impl Default for JobProgress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl JobProgress {
+    pub fn new() -> Self {
+        let is_drawn = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        Self { bars, stages: Vec::new(), is_drawn, last_line: String::new() }
+    }
+
+    pub fn show(&mut self, job: &Job) {
+        if !self.is_drawn {
+            return self.print(job);
+        }
+        for stage in &job.stages {
+            let bar = match self.stages.iter().find(|(known, _)| *known == stage.stage) {
+                Some((_, bar)) => bar,
+                None => {
+                    let bar = self.bars.add(ProgressBar::new(0).with_style(style()));
+                    bar.set_prefix(stage.stage.as_str());
+                    self.stages.push((stage.stage, bar));
+                    &self.stages.last().expect("just pushed").1
+                }
+            };
+            bar.set_length(stage.counts.total.max(0).unsigned_abs());
+            bar.set_position(stage.counts.ended().max(0).unsigned_abs());
+            let now_running = stage.counts.waiting + stage.counts.running > 0;
+            bar.set_message(if now_running { rate(job) } else { String::new() });
+        }
+    }
+
+    /// Where nobody watches a terminal: a line for every tenth of the items.
+    fn print(&mut self, job: &Job) {
+        let tenths = (job.counts.ended() * 10).checked_div(job.counts.total).unwrap_or(0);
+        let stage = job.stages.iter().rev().find(|stage| stage.begun).map(|stage| stage.stage.as_str());
+        let key = format!("{stage:?} {tenths} {}", job.state.as_str());
+        if key != self.last_line {
+            self.last_line = key;
+            eprintln!("{:<12} {} {}", stage.unwrap_or_default(), report::counts(&job.counts), rate(job));
+        }
+    }
+
+    pub fn finish(&self) {
+        self.stages.iter().for_each(|(_, bar)| bar.abandon());
+    }
+}
+
+fn rate(job: &Job) -> String {
+    if let Some(waits) = job.waiting_for.first()
+        && job.counts.running == 0
+        && job.throughput.is_none()
+    {
+        return waits.detail.clone();
+    }
+    let Some(rate) = &job.throughput else { return String::new() };
+    let eta = rate.eta_s.map(|s| format!(", {s:.0} s left")).unwrap_or_default();
+    format!("{:.0} tok/s in, {:.0} tok/s out{eta}", rate.prompt_tokens_per_s, rate.output_tokens_per_s)
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix:>13} [{bar:30}] {pos:>5}/{len:<5} {msg}")
+        .expect("the template is a constant")
+        .progress_chars("=> ")
+}

@@ -1,0 +1,227 @@
+//! What people read: tables of facts, jobs and models.
+
+use comfy_table::presets::UTF8_NO_BORDERS;
+use comfy_table::{ContentArrangement, Table};
+
+use crate::domain::fact::DataModel;
+use crate::domain::model::ModelState;
+use crate::wire::job::{Counts, Job};
+use crate::wire::model::Model;
+
+/// Rows of one table of facts; the rest is counted.
+const MAX_ROWS: usize = 60;
+/// Columns of a terminal that does not say.
+const WIDTH: u16 = 120;
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_NO_BORDERS)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(WIDTH)
+        .set_header(head.iter().map(|word| (*word).to_string()).collect::<Vec<_>>());
+    table
+}
+
+fn filled<R: IntoIterator<Item = String>>(head: &[&str], rows: impl ExactSizeIterator<Item = R>) -> String {
+    let left_out = rows.len().saturating_sub(MAX_ROWS);
+    let mut table = table(head);
+    for row in rows.take(MAX_ROWS) {
+        table.add_row(row.into_iter().collect::<Vec<_>>());
+    }
+    match left_out {
+        0 => format!("{table}\n"),
+        n => format!("{table}\n… and {n} more\n"),
+    }
+}
+
+/// Concepts, relationships and attributes, one table each, and what is not covered.
+pub fn data_model(model: &DataModel) -> String {
+    let mut out = String::new();
+    out.push_str(&format!("\nConcepts ({})\n", model.concepts.len()));
+    out.push_str(&filled(
+        &["concept", "kind", "tables", "description"],
+        model.concepts.iter().map(|c| {
+            [c.name.clone(), c.kind.as_str().into(), c.source_tables.join(", "), c.description.clone()]
+        }),
+    ));
+    out.push_str(&format!("\nRelationships ({})\n", model.relationships.len()));
+    out.push_str(&filled(
+        &["from", "relationship", "to", "cardinality", "rests on", "source"],
+        model.relationships.iter().map(|r| {
+            [
+                r.from.clone(),
+                r.name.clone(),
+                r.to.clone(),
+                r.cardinality.as_str().into(),
+                format!("{}({})", r.from_table, r.from_columns.join(", ")),
+                r.source.as_str().into(),
+            ]
+        }),
+    ));
+    out.push_str(&format!("\nAttributes ({})\n", model.attributes.len()));
+    out.push_str(&filled(
+        &["concept", "attribute", "type", "column", "description"],
+        model.attributes.iter().map(|a| {
+            [
+                a.concept.clone(),
+                a.name.clone(),
+                a.meaning.as_str().into(),
+                format!("{}.{}", a.source_table, a.source_column),
+                a.description.clone(),
+            ]
+        }),
+    ));
+    let coverage = &model.coverage;
+    out.push_str(&format!(
+        "\nCovered: {} of {} tables, {} of {} keys, {} of {} columns\n",
+        coverage.tables_covered,
+        coverage.tables,
+        coverage.keys_covered,
+        coverage.keys,
+        coverage.columns_covered,
+        coverage.columns,
+    ));
+    if !model.uncovered.is_empty() {
+        out.push_str(&filled(
+            &["not covered", "table", "columns", "reason", "code"],
+            model.uncovered.iter().map(|u| {
+                [
+                    u.what.as_str().into(),
+                    u.table.clone(),
+                    u.columns.join(", "),
+                    u.reason.as_str().into(),
+                    u.code.map(|code| code.to_string()).unwrap_or_default(),
+                ]
+            }),
+        ));
+    }
+    out
+}
+
+/// One line: what became of a job's items so far.
+pub fn counts(counts: &Counts) -> String {
+    let mut parts = vec![format!("{} of {} items succeeded", counts.succeeded, counts.total)];
+    for (n, word) in [
+        (counts.failed, "failed"),
+        (counts.cancelled, "cancelled"),
+        (counts.expired, "expired"),
+        (counts.running, "running"),
+        (counts.waiting, "waiting"),
+    ] {
+        if n > 0 {
+            parts.push(format!("{n} {word}"));
+        }
+    }
+    parts.join(", ")
+}
+
+pub fn jobs(jobs: &[Job]) -> String {
+    filled(
+        &["job", "task", "state", "created", "items", "succeeded", "failed", "waiting"],
+        jobs.iter().map(|job| {
+            [
+                job.id.to_string(),
+                job.task.to_string(),
+                job.state.as_str().into(),
+                job.created_at.format("%Y-%m-%d %H:%M:%S").to_string(),
+                job.counts.total.to_string(),
+                job.counts.succeeded.to_string(),
+                job.counts.failed.to_string(),
+                (job.counts.waiting + job.counts.running).to_string(),
+            ]
+        }),
+    )
+}
+
+/// One job in full.
+pub fn job(job: &Job) -> String {
+    let mut out = format!("job     {}\ntask    {}\nstate   {}\n", job.id, job.task, job.state.as_str());
+    out.push_str(&format!("items   {}\n", counts(&job.counts)));
+    for stage in &job.stages {
+        let text = if stage.begun { counts(&stage.counts) } else { "not begun".into() };
+        out.push_str(&format!("  {:<13} {text} (model {})\n", stage.stage.as_str(), stage.model));
+    }
+    let usage = &job.usage;
+    out.push_str(&format!(
+        "tokens  {} in ({} from the prefix cache), {} out ({} forced)\n",
+        usage.prompt_tokens, usage.prefix_hit_tokens, usage.output_tokens, usage.forced_tokens
+    ));
+    if let Some(rate) = &job.throughput {
+        out.push_str(&format!(
+            "rate    {:.2} items/s, {:.0} tokens/s in, {:.0} tokens/s out{}\n",
+            rate.items_per_s,
+            rate.prompt_tokens_per_s,
+            rate.output_tokens_per_s,
+            rate.eta_s.map(|s| format!(", about {s:.0} s left")).unwrap_or_default()
+        ));
+    }
+    for waits in &job.waiting_for {
+        out.push_str(&format!("waits   {}\n", waits.detail));
+    }
+    if let Some(error) = &job.error {
+        out.push_str(&format!("error   {}: {}\n", error.code, error.message));
+    }
+    out
+}
+
+pub fn models(models: &[Model]) -> String {
+    filled(
+        &["model", "state", "progress", "memory", "shares base with", "items waiting", "path"],
+        models.iter().map(|model| {
+            [
+                model.id.clone(),
+                model.state.as_str().into(),
+                progress(model),
+                model.plan.as_ref().map(|plan| bytes(plan.needed_bytes)).unwrap_or_default(),
+                model.shares_base_with.join(", "),
+                model.items_waiting.map(|n| n.to_string()).unwrap_or_default(),
+                model.path.clone(),
+            ]
+        }),
+    )
+}
+
+fn progress(model: &Model) -> String {
+    match (model.state, &model.progress, &model.error) {
+        (ModelState::Loading, Some(p), _) if p.bytes_total > 0 => {
+            let stage = format!("{:?}", p.stage).to_lowercase();
+            format!("{stage} {} of {}", bytes(p.bytes_done), bytes(p.bytes_total))
+        }
+        (ModelState::Loading, Some(p), _) => format!("{:?}", p.stage).to_lowercase(),
+        (ModelState::Error, _, Some(e)) => format!("{}: {} ({})", e.code, e.message, e.hint),
+        (ModelState::Ready, ..) => model.load_s.map(|s| format!("loaded in {s:.1} s")).unwrap_or_default(),
+        _ => String::new(),
+    }
+}
+
+/// Bytes in the largest unit that leaves a number above 1.
+pub fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_in_units() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(98 << 20), "98.0 MiB");
+    }
+
+    #[test]
+    fn long_tables_say_what_they_leave_out() {
+        let rows: Vec<[String; 1]> = (0..70).map(|n| [n.to_string()]).collect();
+        let text = filled(&["n"], rows.into_iter());
+        assert!(text.contains("and 10 more"), "{text}");
+    }
+}
