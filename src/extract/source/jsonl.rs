@@ -1,0 +1,30 @@
+//! Texts, one per line: a JSON string or `{"text": "…"}`. Blank lines are passed over.
+
+use serde::Deserialize;
+
+use super::SourceError;
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Text(String),
+    Object { text: String },
+}
+
+/// Reads all lines; the first that is not a text ends it, with its number.
+pub fn read(text: &str) -> Result<Vec<String>, SourceError> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines.map(|(at, line)| read_line(line, at as u64 + 1)).collect()
+}
+
+/// Reads one line; `number` counts from 1 and is for the error only.
+pub fn read_line(line: &str, number: u64) -> Result<String, SourceError> {
+    let line = line.trim_start_matches('\u{feff}');
+    // the syntax error first: an untagged enum would hide its column
+    let value: serde_json::Value =
+        serde_json::from_str(line).map_err(|e| SourceError { line: number, ..SourceError::of_json(&e) })?;
+    match Line::deserialize(value) {
+        Ok(Line::Text(text) | Line::Object { text }) => Ok(text),
+        Err(_) => Err(SourceError::new(number, 1, "expected a string or an object with a string \"text\"")),
+    }
+}
