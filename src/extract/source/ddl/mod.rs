@@ -60,7 +60,29 @@ pub fn read(text: &str, options: Options) -> Result<Read, SourceError> {
     if catalog.tables.is_empty() && left_out.is_empty() {
         return Err(SourceError::new(1, 1, "no CREATE TABLE statement was found"));
     }
-    Ok(Read { catalog, left_out })
+    if !options.lenient {
+        return Ok(Read { catalog: super::checked(catalog)?, left_out });
+    }
+    Ok(Read { catalog: without_broken_keys(catalog, &mut left_out), left_out })
+}
+
+/// Keys over columns that were left out go with them.
+fn without_broken_keys(mut catalog: Catalog, left_out: &mut Vec<SourceError>) -> Catalog {
+    for table in &mut catalog.tables {
+        let columns: Vec<String> = table.columns.iter().map(|c| c.name.clone()).collect();
+        let known = |key: &[String]| columns.is_empty() || key.iter().all(|c| columns.contains(c));
+        let before = table.unique.len() + table.foreign_keys.len() + table.primary_key.len();
+        table.unique.retain(|key| known(key));
+        table.foreign_keys.retain(|key| known(&key.columns));
+        if !known(&table.primary_key) {
+            table.primary_key.clear();
+        }
+        if before != table.unique.len() + table.foreign_keys.len() + table.primary_key.len() {
+            let message = format!("keys of table '{}' over columns that were left out", table.name);
+            left_out.push(SourceError::new(1, 1, message));
+        }
+    }
+    catalog
 }
 
 impl Dialect {
