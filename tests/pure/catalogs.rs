@@ -61,7 +61,7 @@ pub fn names_only() -> Catalog {
 }
 
 /// Any catalog of up to 12 tables.
-pub fn any() -> impl Strategy<Value = Catalog> {
+pub fn any_catalog() -> impl Strategy<Value = Catalog> {
     let name = "[a-zA-Z_\"'\\\\é日 .-]{1,12}";
     let columns = prop::collection::vec(name, 0..25);
     let keys = prop::collection::vec((0usize..25, 0usize..14), 0..6);
