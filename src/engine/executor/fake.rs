@@ -15,6 +15,7 @@ use crate::nn::weights::adapter::Adapter;
 /// What goes wrong in a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
+    /// Of a batch of one row, nothing: it always fits (but see `rows_that_fit`).
     OutOfMemory,
     Device,
     Panic,
@@ -158,10 +159,12 @@ impl Executor for FakeExecutor {
         }
         let fault = self.options.faults.get(&step).copied();
         match fault {
-            Some(Fault::OutOfMemory) => return Err(ExecutorError::OutOfMemory("planted".into())),
+            Some(Fault::OutOfMemory) if batch.n_rows() > 1 => {
+                return Err(ExecutorError::OutOfMemory("planted".into()));
+            }
             Some(Fault::Device) => return Err(ExecutorError::Device("planted".into())),
             Some(Fault::Panic) => panic!("planted"),
-            Some(Fault::NotFinite) | None => {}
+            Some(Fault::OutOfMemory | Fault::NotFinite) | None => {}
         }
         if batch.n_rows() > self.options.rows_that_fit {
             return Err(ExecutorError::OutOfMemory(format!("{} rows", batch.n_rows())));

@@ -185,9 +185,15 @@ impl<'a> Draft<'a> {
         true
     }
 
+    /// Available blocks it takes. A cached block that one of those who leave held alone is available then and
+    /// must not be counted twice; who leaves with which is not known here, so hits count for nothing.
     fn blocks_for(&self, one: &Waiting) -> usize {
-        let hit_blocks = one.hit_tokens / self.limits.block_tokens;
-        one.tokens.div_ceil(self.limits.block_tokens) - hit_blocks + one.revived_blocks
+        let n_blocks = one.tokens.div_ceil(self.limits.block_tokens);
+        if self.preempted.is_empty() {
+            n_blocks - one.hit_tokens / self.limits.block_tokens + one.revived_blocks
+        } else {
+            n_blocks
+        }
     }
 
     /// A slot, and its blocks besides one for the growth of each sequence that stays.
@@ -197,8 +203,11 @@ impl<'a> Draft<'a> {
     }
 
     /// Preempts sequences of lower priority; or, once a step and for a group that has nothing running, some
-    /// of a group that has several.
+    /// of a group that has several. Only before anyone was let in: their hits were counted as held.
     fn make_room(&mut self, one: &Waiting) -> bool {
+        if !self.admitted.is_empty() {
+            return false;
+        }
         let mut draft = self.clone();
         let is_left_out = draft.group_sizes.get(&one.group).copied().unwrap_or(0) == 0;
         while !draft.has_room(one) {
