@@ -25,7 +25,16 @@ fn main() {
     println!("{} tokens, prepared in {:.1} ms", env.tok_trie().vocab_size(), ms(started));
     println!(
         "{:>14} {:>9} {:>10} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>8}",
-        "schema", "check ms", "compile ms", "start us", "mask p50", "p99", "force p50", "p99", "tokens", "forced"
+        "schema",
+        "check ms",
+        "compile ms",
+        "start us",
+        "mask p50",
+        "p99",
+        "force p50",
+        "p99",
+        "tokens",
+        "forced"
     );
     let columns: Vec<String> = (0..30).map(|n| format!("column_{n}")).collect();
     let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
@@ -66,7 +75,9 @@ fn report(compiler: &Compiler, name: &str, schema: &Value) {
             let token = match choice {
                 Choice::Only(token) => token,
                 Choice::Mask(mask) => {
-                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
                     let allowed = mask.to_list();
                     allowed[(random >> 33) as usize % allowed.len()]
                 }
