@@ -79,21 +79,22 @@ impl<'a> Index<'a> {
     fn targets(&self, at: usize, column: &str) -> Vec<usize> {
         let words = name::words(column);
         let mut targets: Vec<usize> = self.by_key.get(&words.join(" ")).cloned().unwrap_or_default();
-        if let Some((last, stem)) = words.split_last() {
-            if name::is_key_word(last) && !stem.is_empty() {
-                if ["parent", "manager", "supervisor", "previous"].contains(&stem[stem.len() - 1].as_str()) {
-                    targets.push(at);
+        if let Some((last, stem)) = words.split_last()
+            && name::is_key_word(last)
+            && !stem.is_empty()
+        {
+            if ["parent", "manager", "supervisor", "previous"].contains(&stem[stem.len() - 1].as_str()) {
+                targets.push(at);
+            }
+            // `billing customer` is tried before `customer`
+            for from in 0..stem.len() {
+                let mut stem = stem[from..].to_vec();
+                if let Some(last) = stem.last_mut() {
+                    *last = name::singular(last);
                 }
-                // `billing customer` is tried before `customer`
-                for from in 0..stem.len() {
-                    let mut stem = stem[from..].to_vec();
-                    if let Some(last) = stem.last_mut() {
-                        *last = name::singular(last);
-                    }
-                    if let Some(found) = self.by_name.get(&stem.join(" ")) {
-                        targets.extend(found);
-                        break;
-                    }
+                if let Some(found) = self.by_name.get(&stem.join(" ")) {
+                    targets.extend(found);
+                    break;
                 }
             }
         }

@@ -11,10 +11,8 @@ pub fn words(identifier: &str) -> Vec<String> {
     let mut word = String::new();
     let mut before_lower = false;
     for c in identifier.chars() {
-        if !c.is_alphanumeric() || (c.is_uppercase() && before_lower) {
-            if !word.is_empty() {
-                words.push(std::mem::take(&mut word));
-            }
+        if (!c.is_alphanumeric() || (c.is_uppercase() && before_lower)) && !word.is_empty() {
+            words.push(std::mem::take(&mut word));
         }
         before_lower = c.is_lowercase() || c.is_numeric();
         if c.is_alphanumeric() {

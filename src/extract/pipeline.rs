@@ -123,10 +123,11 @@ fn relationship_items(catalog: &Catalog, concepts: &Concepts) -> Vec<ItemDraft> 
     let known = |at: usize| concepts.of_table(at).is_some();
     let mut keys: Vec<Vec<((usize, usize), usize)>> = vec![Vec::new(); catalog.tables.len()];
     for key in catalog.keys() {
-        if let Some((to, _)) = key.target {
-            if known(key.table) && known(to) {
-                keys[key.table].push(((key.table, key.index), to));
-            }
+        if let Some((to, _)) = key.target
+            && known(key.table)
+            && known(to)
+        {
+            keys[key.table].push(((key.table, key.index), to));
         }
     }
     let mut items = Vec::new();

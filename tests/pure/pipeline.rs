@@ -154,6 +154,22 @@ fn hostile_and_large_schemas_are_answered_once() {
 }
 
 #[test]
+fn the_grammar_takes_every_schema_we_make() {
+    for catalog in
+        [catalogs::sample("shop"), catalogs::sample("legacy"), catalogs::hostile(), catalogs::names_only()]
+    {
+        let (_, results) = run(Task::DataModel, &catalog, 1, |_| false);
+        for result in results {
+            let schema =
+                schema::answer_schema(&spec(Task::DataModel), Some(&catalog), &result.draft).unwrap();
+            if let Err(error) = adit::engine::grammar::check_schema(&schema.unwrap()) {
+                panic!("{error}: {:?}", result.draft);
+            }
+        }
+    }
+}
+
+#[test]
 fn the_same_answers_give_the_same_model() {
     let catalog = catalogs::hostile();
     assert_eq!(check_complete(&catalog, 5), check_complete(&catalog, 5));

@@ -6,6 +6,7 @@
 
 mod read;
 mod split;
+mod walk;
 
 use sqlparser::dialect::{
     Dialect as SqlDialect, GenericDialect, MsSqlDialect, MySqlDialect, PostgreSqlDialect, SQLiteDialect,

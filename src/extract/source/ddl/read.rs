@@ -2,17 +2,13 @@
 
 use std::collections::HashMap;
 
-use sqlparser::ast::{ColumnDef, ColumnOption, DataType};
-use sqlparser::keywords::Keyword;
-use sqlparser::parser::Parser;
-use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use sqlparser::ast::{ColumnOption, DataType};
 
 use super::Dialect;
 use super::split::Statement;
+use super::walk::{Found, Walk, table_name, tokens};
 use crate::domain::catalog::{Catalog, Column, ForeignKey, Table};
 use crate::extract::source::SourceError;
-
-type Found<T> = Result<T, SourceError>;
 
 pub struct Reader {
     dialect: Dialect,
@@ -200,10 +196,10 @@ impl Reader {
             let mut keys: Vec<ForeignKey> = Vec::new();
             for mut key in std::mem::take(&mut table.foreign_keys) {
                 spell(&mut key.columns, &own);
-                if !columns.contains_key(&key.ref_table) {
-                    if let Some(name) = names.get(&key.ref_table.to_lowercase()) {
-                        key.ref_table = name.clone();
-                    }
+                if !columns.contains_key(&key.ref_table)
+                    && let Some(name) = names.get(&key.ref_table.to_lowercase())
+                {
+                    key.ref_table = name.clone();
                 }
                 if let Some(theirs) = columns.get(&key.ref_table) {
                     spell(&mut key.ref_columns, theirs);
@@ -233,10 +229,10 @@ fn same(a: &str, b: &str) -> bool {
 
 fn spell(names: &mut [String], known: &[String]) {
     for name in names {
-        if !known.contains(name) {
-            if let Some(spelling) = known.iter().find(|k| same(k, name)) {
-                *name = spelling.clone();
-            }
+        if !known.contains(name)
+            && let Some(spelling) = known.iter().find(|k| same(k, name))
+        {
+            *name = spelling.clone();
         }
     }
 }
@@ -264,21 +260,6 @@ fn is_relevant(text: &str) -> bool {
         "COMMENT" => next(2, &["TABLE", "COLUMN"]),
         _ => false,
     }
-}
-
-fn tokens(statement: &Statement<'_>, dialect: Dialect) -> Found<Vec<TokenWithSpan>> {
-    let moved = |at: Location| {
-        let column = if at.line <= 1 { at.column.max(1) + statement.column - 1 } else { at.column };
-        Location::new(at.line.max(1) + statement.line - 1, column)
-    };
-    let tokens = Tokenizer::new(dialect.parser(), statement.text).tokenize_with_location().map_err(|e| {
-        let at = moved(e.location);
-        SourceError::new(at.line, at.column, e.message)
-    })?;
-    let tokens = tokens.into_iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF));
-    Ok(tokens
-        .map(|t| TokenWithSpan { span: Span::new(moved(t.span.start), moved(t.span.end)), token: t.token })
-        .collect())
 }
 
 /// A column or a constraint.
@@ -373,305 +354,4 @@ fn column(table: &mut Table, walk: Walk<'_>) -> Found<()> {
     }
     table.columns.push(column);
     Ok(())
-}
-
-/// `name`, or `schema.name` outside the default schema; a database before the schema is dropped.
-fn table_name(dialect: Dialect, parts: &[String]) -> String {
-    match parts {
-        [] => String::new(),
-        [name] => name.clone(),
-        [.., schema, name] if dialect.default_schema() == Some(schema.to_lowercase().as_str()) => {
-            name.clone()
-        }
-        [.., schema, name] => format!("{schema}.{name}"),
-    }
-}
-
-/// A place in the script.
-#[derive(Clone, Copy)]
-struct Place(u64, u64);
-
-impl Place {
-    fn error(self, message: String) -> SourceError {
-        SourceError::new(self.0, self.1, message)
-    }
-}
-
-/// A walk over a statement's tokens, or over a part of them.
-#[derive(Clone, Copy)]
-struct Walk<'a> {
-    tokens: &'a [TokenWithSpan],
-    at: usize,
-    dialect: Dialect,
-}
-
-impl<'a> Walk<'a> {
-    fn peek(&self, n: usize) -> Option<&'a Token> {
-        self.tokens.get(self.at + n).map(|t| &t.token)
-    }
-
-    fn place(&self) -> Place {
-        let here = self.tokens.get(self.at).map(|t| t.span.start);
-        let at = here.or_else(|| self.tokens.last().map(|t| t.span.end));
-        at.map_or(Place(1, 1), |at| Place(at.line, at.column))
-    }
-
-    fn expected(&self, what: &str) -> SourceError {
-        let found = self.peek(0).map_or("the end of the statement".into(), |t| format!("'{t}'"));
-        self.place().error(format!("expected {what}, found {found}"))
-    }
-
-    fn is_word_at(&self, n: usize, word: &str) -> bool {
-        matches!(self.peek(n), Some(Token::Word(w)) if w.quote_style.is_none() && w.value.eq_ignore_ascii_case(word))
-    }
-
-    fn is_word(&self, word: &str) -> bool {
-        self.is_word_at(0, word)
-    }
-
-    /// A keyword, and not a column that happens to have its name and a type after it.
-    fn is_unquoted(&self, word: &str) -> bool {
-        self.is_word(word) && self.peek(1).is_some()
-    }
-
-    fn word(&mut self, word: &str) -> bool {
-        let found = self.is_word(word);
-        self.at += usize::from(found);
-        found
-    }
-
-    fn words(&mut self, words: &[&str]) -> bool {
-        let found = words.iter().enumerate().all(|(n, word)| self.is_word_at(n, word));
-        self.at += if found { words.len() } else { 0 };
-        found
-    }
-
-    /// Moves behind the first of `wanted`; says which it was and whether a word of `seen` came before.
-    fn until_any(&mut self, wanted: &[&'static str], seen: &[&str]) -> Option<(&'static str, bool)> {
-        let mut was_seen = false;
-        while self.at < self.tokens.len() {
-            if let Some(word) = wanted.iter().find(|w| self.is_word(w)) {
-                self.at += 1;
-                return Some((word, was_seen));
-            }
-            was_seen |= seen.iter().any(|w| self.is_word(w));
-            self.at += 1;
-        }
-        None
-    }
-
-    /// Moves behind the first `word`.
-    fn seek(&mut self, word: &str) -> bool {
-        while self.at < self.tokens.len() {
-            self.at += 1;
-            if self.tokens.get(self.at - 1).is_some_and(|_| Walk { at: self.at - 1, ..*self }.is_word(word)) {
-                return true;
-            }
-        }
-        false
-    }
-
-    fn folded(&self, name: &str, quote: Option<char>) -> String {
-        match (self.dialect, quote) {
-            (Dialect::Postgres, None) => name.to_lowercase(),
-            _ => name.to_string(),
-        }
-    }
-
-    fn identifier(&mut self) -> Found<String> {
-        let name = match self.peek(0) {
-            Some(Token::Word(w)) => self.folded(&w.value, w.quote_style),
-            Some(Token::DoubleQuotedString(name) | Token::SingleQuotedString(name)) => name.clone(),
-            _ => return Err(self.expected("a name")),
-        };
-        self.at += 1;
-        Ok(name)
-    }
-
-    fn name_parts(&mut self) -> Found<Vec<String>> {
-        let mut parts = vec![self.identifier()?];
-        while self.peek(0) == Some(&Token::Period) {
-            self.at += 1;
-            parts.push(self.identifier()?);
-        }
-        Ok(parts)
-    }
-
-    fn name(&mut self) -> Found<String> {
-        let parts = self.name_parts()?;
-        Ok(table_name(self.dialect, &parts))
-    }
-
-    fn string(&mut self) -> Option<String> {
-        let text = match self.peek(0) {
-            Some(
-                Token::SingleQuotedString(text)
-                | Token::EscapedStringLiteral(text)
-                | Token::NationalStringLiteral(text)
-                | Token::UnicodeStringLiteral(text),
-            ) => text.clone(),
-            Some(Token::DollarQuotedString(text)) => text.value.clone(),
-            Some(Token::DoubleQuotedString(text)) => text.clone(),
-            _ => return None,
-        };
-        self.at += 1;
-        Some(text)
-    }
-
-    /// The inside of the parentheses that open here, and moves behind them.
-    fn parens(&mut self) -> Option<Walk<'a>> {
-        if self.peek(0) != Some(&Token::LParen) {
-            return None;
-        }
-        let mut depth = 0;
-        for (n, token) in self.tokens[self.at..].iter().enumerate() {
-            match token.token {
-                Token::LParen => depth += 1,
-                Token::RParen => depth -= 1,
-                _ => {}
-            }
-            if depth == 0 {
-                let inside = &self.tokens[self.at + 1..self.at + n];
-                self.at += n + 1;
-                return Some(Walk { tokens: inside, at: 0, dialect: self.dialect });
-            }
-        }
-        None
-    }
-
-    fn rest(&self) -> Walk<'a> {
-        Walk { tokens: &self.tokens[self.at.min(self.tokens.len())..], at: 0, dialect: self.dialect }
-    }
-
-    /// Parts between commas that stand in no parentheses.
-    fn split_commas(self) -> Vec<Walk<'a>> {
-        let mut depth = 0;
-        let parts = self.tokens.split(|token| {
-            match token.token {
-                Token::LParen => depth += 1,
-                Token::RParen => depth -= 1,
-                _ => {}
-            }
-            depth == 0 && token.token == Token::Comma
-        });
-        parts.map(|tokens| Walk { tokens, at: 0, dialect: self.dialect }).collect()
-    }
-
-    /// Columns of a key after its words; between them may stand an index's name, its method, `CLUSTERED` …
-    fn key_columns(&mut self) -> Found<Vec<String>> {
-        while self.at < self.tokens.len() && self.peek(0) != Some(&Token::LParen) {
-            if !matches!(self.peek(0), Some(Token::Word(_))) {
-                break;
-            }
-            self.at += 1;
-        }
-        let body = self.parens().ok_or_else(|| self.expected("columns in parentheses"))?;
-        body.plain_columns().ok_or_else(|| body.expected("column names"))
-    }
-
-    /// Column names, each perhaps with a length or an order; `None` if one is an expression.
-    fn plain_columns(self) -> Option<Vec<String>> {
-        let column = |mut part: Walk<'a>| {
-            let name = part.identifier().ok()?;
-            let length = part.parens();
-            let prefix =
-                length.is_none_or(|l| matches!(l.tokens, [one] if matches!(one.token, Token::Number(..))));
-            let plain = part.rest().tokens.iter().all(|t| matches!(t.token, Token::Word(_)));
-            (prefix && plain).then_some(name)
-        };
-        self.split_commas().into_iter().map(column).collect()
-    }
-
-    /// An element of a table that defines neither a column nor a key.
-    fn is_no_column(&self) -> bool {
-        let before_parens = |word: &str| self.is_word(word) && self.peek(1) == Some(&Token::LParen);
-        let index = |word: &str| {
-            // `key text` is a column, `KEY name (…)` an index
-            self.is_word(word)
-                && self.dialect == Dialect::MySql
-                && (self.peek(1) == Some(&Token::LParen) || self.peek(2) == Some(&Token::LParen))
-        };
-        before_parens("CHECK")
-            || (self.is_word("CHECK") && self.is_word_at(1, "CONSTRAINT"))
-            || self.is_word("EXCLUDE")
-            || self.is_word("LIKE")
-            || (self.is_word("PERIOD") && self.is_word_at(1, "FOR"))
-            || ["KEY", "INDEX"].iter().any(|w| index(w))
-            || (["FULLTEXT", "SPATIAL"].iter().any(|w| self.is_word(w)) && self.dialect == Dialect::MySql)
-    }
-
-    fn column_def(&self) -> Found<ColumnDef> {
-        let tokens: Vec<TokenWithSpan> = self.rest().tokens.to_vec();
-        let mut last = None;
-        for dialect in [self.dialect, Dialect::Auto] {
-            let mut parser = Parser::new(dialect.parser()).with_tokens_with_locations(tokens.clone());
-            match parser.parse_column_def() {
-                Ok(def) if parser.peek_token_ref().token == Token::EOF => return Ok(def),
-                Ok(_) => {
-                    let token = parser.peek_token();
-                    let word_only =
-                        matches!(&token.token, Token::Word(w) if is_harmless(w.keyword, &w.value));
-                    if word_only {
-                        return Parser::new(dialect.parser())
-                            .with_tokens_with_locations(tokens)
-                            .parse_column_def()
-                            .map_err(|e| self.place().error(e.to_string()));
-                    }
-                    let message = format!("'{}' was not understood in a column's definition", token.token);
-                    last.get_or_insert(SourceError::new(
-                        token.span.start.line,
-                        token.span.start.column,
-                        message,
-                    ));
-                }
-                Err(error) => {
-                    last.get_or_insert(self.located(&error.to_string()));
-                }
-            }
-        }
-        Err(last.unwrap_or_else(|| self.expected("a column")))
-    }
-
-    /// sqlparser writes the place at the end of its message.
-    fn located(&self, message: &str) -> SourceError {
-        let message = message.trim_start_matches("sql parser error: ");
-        if let Some((text, place)) = message.rsplit_once(" at Line: ") {
-            if let Some((line, column)) = place.split_once(", Column: ") {
-                if let (Ok(line), Ok(column)) = (line.trim().parse(), column.trim().parse()) {
-                    return SourceError::new(line, column, text);
-                }
-            }
-        }
-        self.place().error(message.to_string())
-    }
-
-    /// MySQL's `COMMENT='…'` after the columns.
-    fn table_comment(&mut self) -> Option<String> {
-        let mut rest = self.rest();
-        if self.dialect != Dialect::MySql || !rest.seek("COMMENT") {
-            return None;
-        }
-        if rest.peek(0) == Some(&Token::Eq) {
-            rest.at += 1;
-        }
-        rest.string()
-    }
-}
-
-/// Column options that sqlparser does not know and the catalog does not need.
-fn is_harmless(keyword: Keyword, word: &str) -> bool {
-    keyword == Keyword::ON
-        || [
-            "VISIBLE",
-            "VIRTUAL",
-            "STORED",
-            "SPARSE",
-            "ROWGUIDCOL",
-            "STORAGE",
-            "COMPRESSION",
-            "CLUSTERED",
-            "NONCLUSTERED",
-        ]
-        .iter()
-        .any(|w| word.eq_ignore_ascii_case(w))
 }
