@@ -1,6 +1,21 @@
 //! Numerics: checkpoints read, weights packed, one forward pass over a ragged batch.
 //!
+//! [`weights`] reads files (headers first), [`arch`] knows what a family of models computes and what its
+//! tensors are called, [`cpu`] holds the kernels, [`cache`] the paged KV pool, and [`model`] puts them
+//! together: `Model::load`, then `Model::forward` over a [`batch`].
+//!
 //! Knows tensors and batches. Never knows requests, sampling or text.
+//!
+//! Invariants: a row's numbers are bitwise the same alone and in any batch, because every reduction runs
+//! in an order fixed by positions, never by the batch; a step allocates nothing (scratch is sized at
+//! load, the logits buffer grows to the largest request once); dropping a model frees all it held.
 
+pub mod arch;
 pub mod batch;
+pub mod cache;
+pub mod cpu;
+mod error;
+pub mod model;
 pub mod weights;
+
+pub use error::Error;

@@ -1,5 +1,6 @@
 //! The seam between scheduling and numerics.
 
+pub mod cpu;
 pub mod fake;
 
 use std::sync::Arc;

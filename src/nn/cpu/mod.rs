@@ -1,0 +1,25 @@
+//! CPU kernels over caller's buffers. Nothing here allocates after load.
+//!
+//! Every kernel is written once, generic over [`simd::Simd`] (16 lanes), and compiled for each
+//! instruction set of [`isa::Isa`], one of which is chosen when a model is loaded. The portable set is the
+//! twin that tests compare the others with.
+//!
+//! Never knows layers or files.
+
+pub mod activation;
+pub mod attention;
+pub mod buffer;
+pub mod embedding;
+pub mod gemm;
+pub mod isa;
+pub mod kv_write;
+pub mod linear;
+pub mod norm;
+pub mod packed;
+pub mod quant;
+pub mod rope;
+pub mod simd;
+pub mod threads;
+
+/// Lanes of a vector, columns of a weight panel, tokens of a K tile.
+pub const LANES: usize = 16;

@@ -1,0 +1,28 @@
+//! RMS norm.
+
+use super::LANES;
+use super::isa::dispatch;
+use super::simd::Simd;
+
+dispatch! {
+    /// `out = x / sqrt(mean(x²) + eps) · weight`, one row. Lengths are equal and multiples of 16.
+    pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) = rms;
+}
+
+#[inline(always)]
+unsafe fn rms<S: Simd>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    assert!(x.len() == weight.len() && x.len() == out.len() && x.len().is_multiple_of(LANES));
+    // SAFETY: vectors lie inside the slices, whose length is a multiple of a vector's.
+    unsafe {
+        let mut squares = S::splat(0.0);
+        for i in (0..x.len()).step_by(LANES) {
+            let v = S::load(x.as_ptr().add(i));
+            squares = S::fma(v, v, squares);
+        }
+        let scale = S::splat(1.0 / (S::sum(squares) / x.len() as f32 + eps).sqrt());
+        for i in (0..x.len()).step_by(LANES) {
+            let v = S::mul(S::load(x.as_ptr().add(i)), scale);
+            S::store(out.as_mut_ptr().add(i), S::mul(v, S::load(weight.as_ptr().add(i))));
+        }
+    }
+}

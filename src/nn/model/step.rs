@@ -1,0 +1,395 @@
+//! One forward pass.
+//!
+//! ```text
+//! embed → { norm → q|k|v → rope, KV write → attention → o + residual
+//!           norm → gate|up → silu·mul → down + residual } per layer → norm → head, for the rows wanted
+//! ```
+//! After each linear layer, the adapters of the spans add theirs.
+
+use super::scratch::{AttentionTask, LoraTask, Scratch};
+use super::{Layer, Model};
+use crate::nn::Error;
+use crate::nn::arch::ModelConfig;
+use crate::nn::arch::names::Module;
+use crate::nn::batch::{Batch, Span};
+use crate::nn::cache::KvPool;
+use crate::nn::cpu::LANES;
+use crate::nn::cpu::activation::silu_mul;
+use crate::nn::cpu::attention;
+use crate::nn::cpu::buffer::Shared;
+use crate::nn::cpu::embedding;
+use crate::nn::cpu::gemm::{Args, Quantised};
+use crate::nn::cpu::isa::Isa;
+use crate::nn::cpu::kv_write::kv_write;
+use crate::nn::cpu::linear::{self, Linear, QuantisedRows, Rows};
+use crate::nn::cpu::norm::rms_norm;
+use crate::nn::cpu::packed::{Format, Packed};
+use crate::nn::cpu::rope::rotate;
+use crate::nn::cpu::threads::Threads;
+use crate::nn::weights::adapter::{Adapter, Pair};
+use std::sync::Arc;
+
+/// Rows that a task of a row-by-row operation takes.
+const ROWS: usize = 4;
+/// Rows that a task of an adapter takes.
+const LORA_ROWS: usize = 8;
+/// Largest head that is normed on the stack.
+const MAX_HEAD_DIM: usize = 512;
+
+/// What the parts of a step share.
+struct Step<'a> {
+    config: &'a ModelConfig,
+    batch: &'a Batch,
+    isa: Isa,
+    adapters: &'a [Option<Arc<Adapter>>],
+    rope: &'a crate::nn::cpu::rope::Table,
+}
+
+impl Model {
+    pub(super) fn step(&mut self, batch: &Batch) -> Result<&[f32], Error> {
+        let n_logits = batch.logit_rows.len();
+        self.scratch.reserve_logits(n_logits * self.config.vocab)?;
+        let step =
+            Step { config: &self.config, batch, isa: self.isa, adapters: &self.adapters, rope: &self.rope };
+        let (scratch, threads) = (&mut self.scratch, &mut self.threads);
+        step.plan(scratch);
+        let m = batch.n_rows();
+        let h = &mut scratch.h[..m * self.config.hidden];
+        embedding::gather(&self.embedding, &batch.tokens, h, threads);
+        for (i, layer) in self.layers.iter().enumerate() {
+            step.attention_block(i, layer, &mut self.pool, scratch, threads);
+            step.ffn_block(i, layer, scratch, threads);
+        }
+        if n_logits > 0 {
+            let head = match &self.head {
+                Some(head) => &head.parts[0].weight,
+                None => &self.embedding,
+            };
+            step.head(head, &self.final_norm, scratch, threads);
+        }
+        Ok(&self.scratch.logits[..n_logits * self.config.vocab])
+    }
+}
+
+impl Step<'_> {
+    fn m(&self) -> usize {
+        self.batch.n_rows()
+    }
+
+    /// Cuts attention and adapters into tasks, the same for every layer.
+    fn plan(&self, scratch: &mut Scratch) {
+        scratch.attention_tasks.clear();
+        scratch.lora_tasks.clear();
+        let tile = scratch.tile_sizes.rows;
+        for (i, span) in self.batch.spans.iter().enumerate() {
+            let n = span.n_tokens as usize;
+            // long tiles first: the last tasks of a region should be short
+            for first in (0..n).step_by(tile).rev() {
+                for kv_head in 0..self.config.n_kv_heads as u32 {
+                    let rows = tile.min(n - first) as u32;
+                    let task = AttentionTask { span: i as u32, first: first as u32, rows, kv_head };
+                    scratch.attention_tasks.push(task);
+                }
+            }
+            let Some(slot) = span.adapter.map(|slot| slot as usize) else { continue };
+            let (mut row, end) = (span.first_row as usize, span.first_row as usize + n);
+            if let Some(last) = scratch.lora_tasks.last_mut()
+                && last.slot == slot
+                && last.row + last.rows == row
+            {
+                let more = (LORA_ROWS - last.rows).min(n);
+                last.rows += more;
+                row += more;
+            }
+            while row < end {
+                let rows = LORA_ROWS.min(end - row);
+                scratch.lora_tasks.push(LoraTask { row, rows, slot });
+                row += rows;
+            }
+        }
+    }
+
+    fn attention_block(
+        &self,
+        index: usize,
+        layer: &Layer,
+        pool: &mut KvPool,
+        scratch: &mut Scratch,
+        threads: &mut Threads,
+    ) {
+        let (m, width) = (self.m(), self.config.q_dim() + 2 * self.config.kv_dim());
+        norm_rows(&scratch.h, &layer.attention_norm, self.config, m, &mut scratch.normed, self.isa, threads);
+        let site = Site { layer: index, modules: &[Module::Q, Module::K, Module::V], linear: &layer.qkv };
+        let Scratch { normed, quantised, qkv, lora, lora_tasks, .. } = scratch;
+        self.apply(&site, normed, quantised, (qkv, width, false), (lora, lora_tasks), threads);
+        self.write_kv(index, layer, pool, &mut scratch.qkv, threads);
+        self.attend(index, pool, scratch, threads);
+        let site = Site { layer: index, modules: &[Module::O], linear: &layer.o };
+        let Scratch { attended, quantised, h, lora, lora_tasks, .. } = scratch;
+        let hidden = self.config.hidden;
+        self.apply(&site, attended, quantised, (h, hidden, true), (lora, lora_tasks), threads);
+    }
+
+    fn ffn_block(&self, index: usize, layer: &Layer, scratch: &mut Scratch, threads: &mut Threads) {
+        let (m, ffn, hidden) = (self.m(), self.config.ffn, self.config.hidden);
+        norm_rows(&scratch.h, &layer.ffn_norm, self.config, m, &mut scratch.normed, self.isa, threads);
+        let site = Site { layer: index, modules: &[Module::Gate, Module::Up], linear: &layer.gate_up };
+        let Scratch { normed, quantised, gate_up, lora, lora_tasks, .. } = scratch;
+        self.apply(&site, normed, quantised, (gate_up, 2 * ffn, false), (lora, lora_tasks), threads);
+        let (gate_up, activated) = (&scratch.gate_up, Shared::new(&mut scratch.activated));
+        let isa = self.isa;
+        threads.run(m.div_ceil(ROWS), &|task, _| {
+            for row in task * ROWS..m.min((task + 1) * ROWS) {
+                let (gate, up) = gate_up[row * 2 * ffn..(row + 1) * 2 * ffn].split_at(ffn);
+                // SAFETY: each task writes its own rows; `isa` was detected.
+                unsafe { silu_mul(isa, gate, up, activated.slice(row * ffn, ffn)) }
+            }
+        });
+        let site = Site { layer: index, modules: &[Module::Down], linear: &layer.down };
+        let Scratch { activated, quantised, h, lora, lora_tasks, .. } = scratch;
+        self.apply(&site, activated, quantised, (h, hidden, true), (lora, lora_tasks), threads);
+    }
+
+    /// One linear layer over all rows, then what the adapters add.
+    fn apply(
+        &self,
+        site: &Site,
+        x: &[f32],
+        quantised: &mut QuantisedRows,
+        (out, stride, accumulate): (&mut [f32], usize, bool),
+        (lora, tasks): (&mut [f32], &[LoraTask]),
+        threads: &mut Threads,
+    ) {
+        let (m, k) = (self.m(), site.linear.parts[0].weight.k());
+        let wants = site.linear.wants_quantised();
+        if wants {
+            quantised.fill(x, m, k, self.isa, threads);
+        }
+        let rows = Rows { x, quantised: wants.then_some(&*quantised), m };
+        linear::forward(site.linear, &rows, out, stride, accumulate, self.isa, threads);
+        if !tasks.is_empty() {
+            self.add_lora(site, x, k, (out, stride), (lora, tasks), threads);
+        }
+    }
+
+    /// `out += B·(A·x)` for the rows of each task, in the columns of each module.
+    fn add_lora(
+        &self,
+        site: &Site,
+        x: &[f32],
+        k: usize,
+        (out, stride): (&mut [f32], usize),
+        (lora, tasks): (&mut [f32], &[LoraTask]),
+        threads: &mut Threads,
+    ) {
+        assert!(self.m() * stride <= out.len() && self.m() * k <= x.len());
+        let widest = self.adapters.iter().flatten().map(|a| a.rank()).max().unwrap_or(0);
+        let (out, lora) = (Shared::new(out), Shared::new(lora));
+        threads.run(tasks.len(), &|i, _| {
+            let task = &tasks[i];
+            let Some(adapter) = &self.adapters[task.slot] else { return };
+            for (module, part) in site.modules.iter().zip(&site.linear.parts) {
+                let Some(Pair { a, b }) = adapter.pair(site.layer, *module) else { continue };
+                let rank = a.n();
+                // SAFETY: rows of this task alone, in `lora` and in `out`; `Adapter` has checked A and B
+                // against the base, so columns fit; `isa` was detected.
+                unsafe {
+                    let low = lora.slice(task.row * widest, task.rows * widest).as_mut_ptr();
+                    let first = x[task.row * k..].as_ptr();
+                    product(self.isa, a, (first, k), task.rows, (low, rank), false);
+                    let to = out.as_ptr().add(task.row * stride + part.column);
+                    product(self.isa, b, (low, rank), task.rows, (to, stride), true);
+                }
+            }
+        });
+    }
+
+    /// Norms (where the family has them) and turns q and k, and writes k and v into the pool.
+    fn write_kv(
+        &self,
+        index: usize,
+        layer: &Layer,
+        pool: &mut KvPool,
+        qkv: &mut [f32],
+        threads: &mut Threads,
+    ) {
+        let shape = pool.shape();
+        let pool = Shared::new(pool.data_mut());
+        let (q_dim, kv_dim) = (self.config.q_dim(), self.config.kv_dim());
+        let width = q_dim + 2 * kv_dim;
+        let rows = Shared::new(qkv);
+        threads.run(self.m().div_ceil(ROWS), &|task, _| {
+            for row in task * ROWS..self.m().min((task + 1) * ROWS) {
+                let span = self.span_of(row);
+                let position = span.past as usize + row - span.first_row as usize;
+                // SAFETY: each task has its own rows.
+                let values = unsafe { rows.slice(row * width, width) };
+                let (q, kv) = values.split_at_mut(q_dim);
+                let (k, v) = kv.split_at_mut(kv_dim);
+                if let Some((q_norm, k_norm)) = &layer.qk_norms {
+                    self.norm_heads(q, q_norm);
+                    self.norm_heads(k, k_norm);
+                }
+                let (cos, sin) = self.rope.at(position);
+                let block = self.batch.blocks_of(span)[position / shape.block_tokens] as usize;
+                let slot = position % shape.block_tokens;
+                // SAFETY: `isa` was detected; no two rows have the same position of the same sequence, and
+                // `check_batch` saw to it that no block is written by two.
+                unsafe {
+                    rotate(self.isa, q, cos, sin);
+                    rotate(self.isa, k, cos, sin);
+                    kv_write(&pool, &shape, index, block, slot, k, v);
+                }
+            }
+        });
+    }
+
+    fn norm_heads(&self, heads: &mut [f32], weight: &[f32]) {
+        let dim = self.config.head_dim;
+        let mut copy = [0f32; MAX_HEAD_DIM];
+        for head in heads.chunks_exact_mut(dim) {
+            copy[..dim].copy_from_slice(head);
+            // SAFETY: `isa` was detected.
+            unsafe { rms_norm(self.isa, &copy[..dim], weight, self.config.rms_eps as f32, head) }
+        }
+    }
+
+    fn span_of(&self, row: usize) -> &Span {
+        let after = self.batch.spans.partition_point(|span| span.first_row as usize <= row);
+        &self.batch.spans[after - 1]
+    }
+
+    fn attend(&self, index: usize, pool: &KvPool, scratch: &mut Scratch, threads: &mut Threads) {
+        let (shape, sizes) = (pool.shape(), scratch.tile_sizes);
+        let layer = &pool.data()[shape.offset(index, 0, 0)..shape.offset(index + 1, 0, 0)];
+        let (qkv, tasks) = (&scratch.qkv, &scratch.attention_tasks);
+        let tiles = Shared::new(&mut scratch.tiles);
+        let attended = Shared::new(&mut scratch.attended);
+        let dim = self.config.head_dim;
+        let group = self.config.n_heads / self.config.n_kv_heads;
+        let (q_dim, width) = (self.config.q_dim(), self.config.q_dim() + 2 * self.config.kv_dim());
+        let scale = 1.0 / (dim as f32).sqrt();
+        threads.run(tasks.len(), &|i, thread| {
+            let task = tasks[i];
+            let span = &self.batch.spans[task.span as usize];
+            let (rows, head) = (task.rows as usize, task.kv_head as usize * group * dim);
+            let row = (span.first_row + task.first) as usize;
+            // SAFETY: one tile per thread.
+            let tile = unsafe { tiles.slice(thread * sizes.total, sizes.total) };
+            let (queries, rest) = tile.split_at_mut(sizes.queries);
+            let (out, scores) = rest.split_at_mut(sizes.queries);
+            for r in 0..rows {
+                let from = &qkv[(row + r) * width + head..][..group * dim];
+                for (to, q) in queries[r * group * dim..].iter_mut().zip(from) {
+                    *to = q * scale;
+                }
+            }
+            let args = attention::Args {
+                queries,
+                n_queries: rows * group,
+                group,
+                first_length: (span.past + task.first) as usize + 1,
+                head_dim: dim,
+                block_tokens: shape.block_tokens,
+                pool: &layer[task.kv_head as usize * 2 * shape.half()..],
+                block_stride: shape.n_kv_heads * 2 * shape.half(),
+                blocks: self.batch.blocks_of(span),
+            };
+            // SAFETY: `isa` was detected; the kernel asserts its extents; each task writes its own rows' heads.
+            unsafe {
+                attention::attend(self.isa, &args, scores, sizes.score_stride, out);
+                for r in 0..rows {
+                    attended
+                        .slice((row + r) * q_dim + head, group * dim)
+                        .copy_from_slice(&out[r * group * dim..(r + 1) * group * dim]);
+                }
+            }
+        });
+    }
+
+    /// Logits of the wanted rows.
+    fn head(&self, weight: &Packed, norm: &[f32], scratch: &mut Scratch, threads: &mut Threads) {
+        let (hidden, isa, eps) = (self.config.hidden, self.isa, self.config.rms_eps as f32);
+        let wanted = &self.batch.logit_rows;
+        let (h, normed) = (&scratch.h, Shared::new(&mut scratch.normed));
+        threads.run(wanted.len(), &|i, _| {
+            let row = wanted[i] as usize;
+            // SAFETY: each task writes its own row; `isa` was detected.
+            unsafe {
+                rms_norm(
+                    isa,
+                    &h[row * hidden..(row + 1) * hidden],
+                    norm,
+                    eps,
+                    normed.slice(i * hidden, hidden),
+                );
+            }
+        });
+        let wants = matches!(weight.format(), Format::Blocks(_));
+        if wants {
+            scratch.quantised.fill(&scratch.normed, wanted.len(), hidden, isa, threads);
+        }
+        let quantised = wants.then_some(&scratch.quantised);
+        let rows = Rows { x: &scratch.normed, quantised, m: wanted.len() };
+        linear::forward_one(weight, &rows, &mut scratch.logits, self.config.vocab, isa, threads);
+    }
+}
+
+/// A linear layer and the modules it consists of.
+struct Site<'a> {
+    layer: usize,
+    modules: &'a [Module],
+    linear: &'a Linear,
+}
+
+fn norm_rows(
+    x: &[f32],
+    weight: &[f32],
+    config: &ModelConfig,
+    m: usize,
+    out: &mut [f32],
+    isa: Isa,
+    threads: &mut Threads,
+) {
+    let (hidden, eps) = (config.hidden, config.rms_eps as f32);
+    let out = Shared::new(out);
+    threads.run(m.div_ceil(ROWS), &|task, _| {
+        for row in task * ROWS..m.min((task + 1) * ROWS) {
+            let range = row * hidden..(row + 1) * hidden;
+            // SAFETY: each task writes its own rows; `isa` was detected.
+            unsafe { rms_norm(isa, &x[range], weight, eps, out.slice(row * hidden, hidden)) }
+        }
+    });
+}
+
+/// One small f32 product on this thread.
+///
+/// # Safety
+/// `x` holds `m` rows of the weight's `k`, `out` `m` rows of its `n`, and this machine has `isa`.
+unsafe fn product(
+    isa: Isa,
+    weight: &Packed,
+    (x, x_stride): (*const f32, usize),
+    m: usize,
+    (out, out_stride): (*mut f32, usize),
+    accumulate: bool,
+) {
+    debug_assert_eq!(LANES * weight.k() * 4, weight.panel_bytes());
+    let args = Args {
+        x,
+        x_stride,
+        q: Quantised::NONE,
+        m,
+        k: weight.k(),
+        w: weight.panel(0).as_ptr(),
+        panel_bytes: weight.panel_bytes(),
+        n_panels: weight.n_panels(),
+        n: weight.n(),
+        out,
+        out_stride,
+        bias: std::ptr::null(),
+        accumulate,
+    };
+    // SAFETY: passed on to the caller.
+    unsafe { linear::call(isa, &args, weight.format()) }
+}
