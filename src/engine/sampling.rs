@@ -38,15 +38,31 @@ pub fn sample(
     Ok(draw(&cut(candidates, sampling), uniform(sampling.seed, position)))
 }
 
+/// Looks at 32 logits at a time, as wide as a word of the mask: a chunk whose best, allowed or not, does not
+/// beat the best so far needs no closer look. Most chunks are such, and the fold over them is vector code.
 fn argmax(logits: &[f32], mask: Option<&SimpleVob>) -> Result<(u32, f32), EngineError> {
     let mut best = (u32::MAX, f32::NEG_INFINITY);
     let mut is_sound = true;
-    for_each_allowed(logits, mask, |token, logit| {
-        is_sound &= !logit.is_nan();
-        if logit > best.1 {
-            best = (token, logit);
+    for (chunk_index, chunk) in logits.chunks(32).enumerate() {
+        let allowed = match mask {
+            Some(mask) => mask.as_slice().get(chunk_index).copied().unwrap_or(0),
+            None => u32::MAX,
+        };
+        if allowed == 0 {
+            continue;
         }
-    });
+        let top = chunk.iter().fold(f32::NEG_INFINITY, |top, &logit| if logit > top { logit } else { top });
+        let has_nan = chunk.iter().fold(false, |has_nan, logit| has_nan | logit.is_nan());
+        if top <= best.1 && !has_nan {
+            continue;
+        }
+        for (lane, &logit) in chunk.iter().enumerate().filter(|(lane, _)| allowed >> lane & 1 == 1) {
+            is_sound &= !logit.is_nan();
+            if logit > best.1 {
+                best = ((chunk_index * 32 + lane) as u32, logit);
+            }
+        }
+    }
     if !is_sound || !best.1.is_finite() {
         return Err(EngineError::Device("the logits are not finite".into()));
     }
@@ -114,4 +130,53 @@ fn uniform(seed: u64, position: u64) -> f64 {
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     x ^= x >> 31;
     (x >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask_of(n: usize, tokens: &[u32]) -> Choice {
+        let mut mask = SimpleVob::alloc(n);
+        for &token in tokens {
+            mask.allow_token(token);
+        }
+        Choice::Mask(mask)
+    }
+
+    #[test]
+    fn greedy_takes_the_first_of_the_best_that_are_allowed() {
+        let greedy = Sampling::default();
+        let mut logits = vec![-1.0; 100];
+        logits[40] = 2.0;
+        logits[70] = 2.0;
+        logits[5] = 1.0;
+        assert_eq!(sample(&logits, None, &greedy, 0).unwrap(), 40);
+        assert_eq!(sample(&logits, Some(&mask_of(100, &[5, 70, 71])), &greedy, 0).unwrap(), 70);
+        assert_eq!(sample(&logits, Some(&mask_of(100, &[3, 2])), &greedy, 0).unwrap(), 2);
+        assert_eq!(sample(&logits, Some(&Choice::Only(9)), &greedy, 0).unwrap(), 9);
+        logits[41] = f32::NAN;
+        assert!(sample(&logits, None, &greedy, 0).is_err());
+        assert_eq!(sample(&logits, Some(&mask_of(100, &[40])), &greedy, 0).unwrap(), 40);
+        assert!(sample(&logits, Some(&mask_of(100, &[])), &greedy, 0).is_err());
+    }
+
+    #[test]
+    fn draws_follow_the_weights_and_the_cuts() {
+        let logits = [0.5_f32.ln(), 0.3_f32.ln(), 0.15_f32.ln(), 0.05_f32.ln()];
+        let share = |sampling: Sampling| {
+            let mut counts = [0_u32; 4];
+            for position in 0..20_000 {
+                counts[sample(&logits, None, &sampling, position).unwrap() as usize] += 1;
+            }
+            counts.map(|count| f64::from(count) / 20_000.0)
+        };
+        let warm = Sampling { temperature: 1.0, seed: 4, ..Sampling::default() };
+        for (found, expected) in share(warm.clone()).iter().zip([0.5, 0.3, 0.15, 0.05]) {
+            assert!((found - expected).abs() < 0.02, "{found} for {expected}");
+        }
+        assert!((share(Sampling { top_k: 2, ..warm.clone() })[0] - 0.625).abs() < 0.02);
+        assert_eq!(share(Sampling { top_p: 0.6, ..warm.clone() })[2], 0.0);
+        assert_eq!(share(Sampling { min_p: 0.2, ..warm })[3], 0.0);
+    }
 }
