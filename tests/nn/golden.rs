@@ -1,0 +1,58 @@
+//! Logits and greedy tokens of transformers and peft (`tests/golden/make_golden.py`).
+
+use std::fs;
+
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use adit::nn::cpu::isa::Isa;
+
+use super::harness::{Sequence, add, argmax, difference, fixture, load, step};
+
+/// f32 against f32, in other orders of summation.
+const TOLERANCE: f32 = 1e-4;
+
+fn check(arch: &str, tag: &str, isa: Isa) {
+    let dir = fixture(arch);
+    let meta: Value = serde_json::from_slice(&fs::read(dir.join("golden.json")).unwrap()).unwrap();
+    let bytes = fs::read(dir.join("golden.safetensors")).unwrap();
+    let golden = SafeTensors::deserialize(&bytes).unwrap();
+    let mut model = load(&dir.join("base"));
+    model.set_isa(isa).unwrap();
+    let adapter = (tag != "base").then(|| add(&mut model, arch, tag));
+    for (i, run) in meta["greedy"][tag].as_array().unwrap().iter().enumerate() {
+        let prompt: Vec<u32> = serde_json::from_value(meta["prompts"][i].clone()).unwrap();
+        let want: Vec<u32> = serde_json::from_value(run["tokens"].clone()).unwrap();
+        let tensor = golden.tensor(&format!("{tag}.{i}.last_logits")).unwrap();
+        let reference: Vec<f32> =
+            tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let mut sequence = Sequence::new(i as u32, adapter);
+        let mut logits = step(&mut model, &mut [(&mut sequence, &prompt)]).remove(0);
+        let off = difference(&logits, &reference);
+        assert!(off < TOLERANCE, "{arch} {tag} prompt {i} on {isa:?}: logits are off by {off}");
+        let mut got = Vec::new();
+        for _ in 0..want.len() {
+            got.push(argmax(&logits));
+            logits = step(&mut model, &mut [(&mut sequence, &got[got.len() - 1..])]).remove(0);
+        }
+        assert_eq!(got, want, "{arch} {tag} prompt {i} on {isa:?}: greedy tokens");
+    }
+}
+
+fn check_all(arch: &str) {
+    for isa in Isa::available() {
+        for tag in ["base", "concept", "relationship", "attribute"] {
+            check(arch, tag, isa);
+        }
+    }
+}
+
+#[test]
+fn qwen2_agrees_with_the_reference() {
+    check_all("qwen2");
+}
+
+#[test]
+fn llama_agrees_with_the_reference() {
+    check_all("llama");
+}
