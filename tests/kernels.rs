@@ -1,0 +1,169 @@
+//! Kernels: each instruction set against the portable one, on odd shapes.
+#![allow(clippy::unwrap_used)]
+
+use adit::nn::cpu::activation::silu_mul;
+use adit::nn::cpu::isa::Isa;
+use adit::nn::cpu::linear::{self, Linear, Part, QuantisedRows, Rows};
+use adit::nn::cpu::norm::rms_norm;
+use adit::nn::cpu::packed::{Format, Packed};
+use adit::nn::cpu::rope::rotate;
+use adit::nn::cpu::threads::Threads;
+use adit::nn::weights::dtype::DType;
+use adit::nn::weights::ggml;
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+
+/// Values in -1..1 from a counter.
+fn values(seed: u32, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    (0..n)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as f32 / u32::MAX as f32 * 2.0 - 1.0
+        })
+        .collect()
+}
+
+fn near(a: &[f32], b: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(a.len(), b.len());
+    let scale = b.iter().fold(1f32, |m, x| m.max(x.abs()));
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!((a - b).abs() <= tolerance * scale, "{what}: element {i} is {a}, its twin {b}");
+    }
+}
+
+fn product(weight: &Linear, x: &[f32], m: usize, n: usize, isa: Isa, threads: &mut Threads) -> Vec<f32> {
+    let k = weight.parts[0].weight.k();
+    let mut quantised = QuantisedRows::new(m, k).unwrap();
+    if weight.wants_quantised() {
+        quantised.fill(x, m, k, isa, threads);
+    }
+    let mut out = vec![0.5; m * n];
+    let rows = Rows { x, quantised: Some(&quantised), m };
+    linear::forward(weight, &rows, &mut out, n, true, isa, threads);
+    out
+}
+
+/// Σ w·x + 0.5 in f64.
+fn plain(w: &[f32], x: &[f32], m: usize, n: usize, k: usize) -> Vec<f32> {
+    let at = |row: usize, column: usize| {
+        let sum: f64 = (0..k).map(|i| f64::from(x[row * k + i]) * f64::from(w[column * k + i])).sum();
+        (sum + 0.5) as f32
+    };
+    (0..m * n).map(|i| at(i / n, i % n)).collect()
+}
+
+fn single(weight: Packed) -> Linear {
+    Linear { parts: vec![Part { weight, bias: None, column: 0 }] }
+}
+
+#[test]
+fn float_products_agree_with_plain_sums() {
+    let mut threads = Threads::new(2).unwrap();
+    for (m, n, k) in [(1, 16, 16), (3, 17, 31), (9, 65, 48), (14, 100, 7), (131, 33, 20)] {
+        let (w, x) = (values(1, n * k), values(2, m * k));
+        let bytes16 = |to: fn(f32) -> [u8; 2]| w.iter().flat_map(|v| to(*v)).collect::<Vec<u8>>();
+        let stored = [
+            (DType::F32, w.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            (DType::F16, bytes16(|v| half::f16::from_f32(v).to_le_bytes())),
+            (DType::Bf16, bytes16(|v| half::bf16::from_f32(v).to_le_bytes())),
+        ];
+        for (dtype, raw) in stored {
+            let packed = Packed::pack(dtype, &raw, n, k, &|row| row, &mut threads).unwrap();
+            let mut seen = vec![0.0; n * k];
+            (0..n).for_each(|row| packed.unpack_row(row, &mut seen[row * k..(row + 1) * k]));
+            let weight = single(packed);
+            for isa in Isa::available() {
+                let got = product(&weight, &x, m, n, isa, &mut threads);
+                near(&got, &plain(&seen, &x, m, n, k), 1e-5, &format!("{dtype:?} {m}×{n}×{k} {isa:?}"));
+            }
+        }
+    }
+}
+
+/// Every block format: exact weights, and products within the rounding of the rows.
+#[test]
+fn block_products_agree_with_dequantised_weights() {
+    let mut threads = Threads::new(2).unwrap();
+    let (n, k) = (37, 512);
+    let w = Tensor::from_vec(values(3, n * k), (n, k), &Device::Cpu).unwrap();
+    use GgmlDType::*;
+    for ggml in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K, Q2K, Q3K] {
+        let quantised = QTensor::quantize(&w, ggml).unwrap();
+        let reference: Vec<f32> =
+            quantised.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let raw = quantised.data().unwrap();
+        let packed = Packed::pack(DType::Quantised(ggml), &raw, n, k, &|row| row, &mut threads).unwrap();
+        assert!(matches!(packed.format(), Format::Blocks(_)));
+        let mut seen = vec![0.0; n * k];
+        (0..n).for_each(|row| packed.unpack_row(row, &mut seen[row * k..(row + 1) * k]));
+        let exact = ggml::kind(ggml).is_some();
+        near(&seen, &reference, if exact { 1e-7 } else { 5e-3 }, &format!("weights of {ggml:?}"));
+        let weight = single(packed);
+        for m in [1, 2, 7, 13, 32] {
+            let x = values(4, m * k);
+            let twin = product(&weight, &x, m, n, Isa::Portable, &mut threads);
+            near(&twin, &plain(&seen, &x, m, n, k), 2e-2, &format!("{ggml:?}, {m} rows"));
+            for isa in Isa::available() {
+                let got = product(&weight, &x, m, n, isa, &mut threads);
+                near(&got, &twin, 1e-5, &format!("{ggml:?}, {m} rows, {isa:?}"));
+                let last = product(&weight, &x[(m - 1) * k..], 1, n, isa, &mut threads);
+                assert_eq!(got[(m - 1) * n..], last, "{ggml:?} {isa:?}: the last of {m} rows alone");
+            }
+        }
+    }
+}
+
+#[test]
+fn row_operations_agree_with_their_twins() {
+    for n in [16, 48, 576] {
+        let (x, w) = (values(5, n), values(6, n));
+        let wide: Vec<f32> = x.iter().map(|v| v * 120.0).collect();
+        for isa in Isa::available() {
+            let (mut out, mut twin) = (vec![0.0; n], vec![0.0; n]);
+            // SAFETY: the set is available, lengths are equal and multiples of 16.
+            unsafe {
+                rms_norm(isa, &x, &w, 1e-5, &mut out);
+                rms_norm(Isa::Portable, &x, &w, 1e-5, &mut twin);
+                near(&out, &twin, 1e-6, "rms_norm");
+                silu_mul(isa, &wide, &w, &mut out);
+                let plain: Vec<f32> = wide.iter().zip(&w).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
+                near(&out, &plain, 1e-6, "silu_mul");
+            }
+        }
+    }
+    for half in [8, 16, 40] {
+        let x = values(7, 6 * half);
+        let (cos, sin) = (values(8, half), values(9, half));
+        for isa in Isa::available() {
+            let (mut got, mut twin) = (x.clone(), x.clone());
+            // SAFETY: the set is available; `x` holds three heads.
+            unsafe {
+                rotate(isa, &mut got, &cos, &sin);
+                rotate(Isa::Portable, &mut twin, &cos, &sin);
+            }
+            near(&got, &twin, 1e-6, "rotate");
+        }
+    }
+}
+
+#[test]
+fn every_task_runs_once_and_a_panic_reaches_the_caller() {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    let mut threads = Threads::new(4).unwrap();
+    for n in (0..2000).map(|i| i % 37) {
+        let seen: Vec<AtomicUsize> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+        threads.run(n, &|i, thread| {
+            assert!(thread < 4);
+            seen[i].fetch_add(1, Relaxed);
+        });
+        assert!(seen.iter().all(|count| count.load(Relaxed) == 1));
+    }
+    let panics = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        threads.run(64, &|i, _| assert!(i != 40, "planted"));
+    }));
+    assert!(panics.is_err());
+    threads.run(8, &|_, _| ());
+}

@@ -1,0 +1,75 @@
+//! A real checkpoint by hand: `ADIT_TEST_GGUF=… cargo test --test nn real -- --ignored --nocapture`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use adit::nn::batch::{Batch, Span};
+use adit::nn::model::{LoadOptions, Model};
+use adit::nn::weights::checkpoint::Checkpoint;
+
+use super::harness::argmax;
+
+const SEQUENCES: usize = 32;
+/// Blocks of a sequence.
+const BLOCKS: usize = 20;
+
+/// `n` rows for each of the sequences, all at the same position.
+fn batch(sequences: usize, past: usize, tokens: &[Vec<u32>]) -> Batch {
+    let mut batch = Batch::default();
+    for (i, tokens) in tokens.iter().enumerate().take(sequences) {
+        batch.spans.push(Span {
+            first_row: batch.tokens.len() as u32,
+            n_tokens: tokens.len() as u32,
+            past: past as u32,
+            first_block: batch.blocks.len() as u32,
+            n_blocks: BLOCKS as u32,
+            adapter: None,
+        });
+        batch.blocks.extend((i * BLOCKS) as u32..((i + 1) * BLOCKS) as u32);
+        batch.tokens.extend_from_slice(tokens);
+        batch.logit_rows.push(batch.tokens.len() as u32 - 1);
+    }
+    batch
+}
+
+#[test]
+#[ignore = "needs a checkpoint that is not in the repository"]
+fn speed_of_a_real_checkpoint() {
+    let path = PathBuf::from(std::env::var_os("ADIT_TEST_GGUF").expect("ADIT_TEST_GGUF names a checkpoint"));
+    let start = Instant::now();
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let kv_tokens = SEQUENCES * BLOCKS * 16;
+    let options = LoadOptions { kv_tokens, context_tokens: 2048, ..LoadOptions::default() };
+    let mut model = Model::load(&checkpoint, &options, &mut |_| ()).unwrap();
+    println!(
+        "load {:.2} s, {} MiB on {:?}",
+        start.elapsed().as_secs_f64(),
+        model.memory_bytes() >> 20,
+        model.isa()
+    );
+
+    let vocab = model.config().vocab;
+    let long: Vec<u32> = (0..256).map(|i| 100 + (i * 7919) % 20_000).collect();
+    let start = Instant::now();
+    for pair in 0..SEQUENCES / 2 {
+        let mut step = batch(2, 0, &[long.clone(), long.clone()]);
+        step.blocks.iter_mut().for_each(|b| *b += (pair * 2 * BLOCKS) as u32);
+        let logits = model.forward(&step).unwrap();
+        assert!(logits.iter().all(|x| x.is_finite()));
+        assert_eq!(logits[..vocab], logits[vocab..], "equal sequences");
+    }
+    let rate = (SEQUENCES * long.len()) as f64 / start.elapsed().as_secs_f64();
+    println!("prompt: {rate:.0} tokens/s in steps of 512");
+
+    for sequences in [SEQUENCES, 8, 1] {
+        let mut next: Vec<Vec<u32>> = (0..sequences).map(|_| vec![100]).collect();
+        let start = Instant::now();
+        let steps = 24;
+        for i in 0..steps {
+            let logits = model.forward(&batch(sequences, 256 + i, &next)).unwrap();
+            next.iter_mut().zip(logits.chunks(vocab)).for_each(|(n, l)| n[0] = argmax(l));
+        }
+        let rate = (steps * sequences) as f64 / start.elapsed().as_secs_f64();
+        println!("decode: {rate:.0} tokens/s with {sequences} sequences at 256 positions");
+    }
+}
