@@ -8,7 +8,8 @@ use super::task::Stage;
 pub struct Fence {
     pub chunk: ChunkId,
     pub worker: WorkerId,
-    pub attempt: i16,
+    /// Claims of this chunk so far; grows with every claim and never goes back.
+    pub attempt: i32,
 }
 
 /// Which items of its job a chunk holds.
@@ -40,4 +41,6 @@ pub struct Claim {
     pub job: JobId,
     pub stage: Stage,
     pub range: ItemRange,
+    /// Tries that these items have behind them, each failed in a way that may pass.
+    pub tries: i16,
 }

@@ -1,5 +1,115 @@
 //! All SQL. One Postgres holds all truth; a row becomes a domain value here and nowhere else.
 //!
-//! Never knows HTTP, models or tokens.
+//! Never knows HTTP, models or tokens. What holds at every commit, whatever the caller does:
+//!
+//! - every item belongs to exactly one chunk of its job, and `succeeded + failed + cancelled + expired +
+//!   waiting + running = total`, the sums taken over chunks, never by counting rows;
+//! - a write under a claim names its fence and changes nothing once another claim has replaced it;
+//! - items and results are inserted, never updated.
+//!
+//! Locks are taken in one order, so that no two statements wait for each other in a circle: first the job,
+//! then its chunks by id. Statements that touch chunks first (claim, renew) skip what is locked.
+//! Leases and due times are compared by Postgres's clock alone; the processes' clocks may differ.
 
+pub mod advance;
+pub mod cancel;
+pub mod claim;
+pub mod embedded;
+mod error;
+pub mod finish;
 pub mod introspect;
+pub mod job;
+pub mod replica;
+pub mod rescue;
+pub mod result;
+pub mod retry;
+pub mod submit;
+mod words;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+
+pub use error::StoreError;
+
+use crate::config::settings::Database;
+
+/// Cloneable handle on the database.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    chunk_items: i32,
+}
+
+/// Where the database is: the user's own, or the private cluster's socket.
+#[derive(Clone, Debug)]
+pub struct Address(PgConnectOptions);
+
+impl Address {
+    /// From a `postgres://` address.
+    pub fn parse(url: &str) -> Result<Self, StoreError> {
+        Ok(Self(PgConnectOptions::from_str(url)?))
+    }
+
+    pub(crate) fn of_socket(folder: &std::path::Path, user: &str, database: &str) -> Self {
+        Self(PgConnectOptions::new_without_pgpass().socket(folder).username(user).database(database))
+    }
+
+    /// The same server, another database.
+    pub fn with_database(&self, database: &str) -> Self {
+        Self(self.0.clone().database(database))
+    }
+}
+
+impl Store {
+    /// A pool over `address`. Waits for the first connection, at most the settings' acquire timeout.
+    /// `chunk_items` is the size of the chunks that submissions are cut into.
+    pub async fn connect(
+        address: &Address,
+        settings: &Database,
+        chunk_items: u32,
+    ) -> Result<Self, StoreError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.max_connections)
+            .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
+            .connect_with(address.0.clone().application_name("adit"))
+            .await?;
+        Ok(Self { pool, chunk_items: i32::try_from(chunk_items.max(1)).unwrap_or(i32::MAX) })
+    }
+
+    /// Brings the schema up to this binary's. Safe to call from several processes at once.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        sqlx::migrate!().run(&self.pool).await.map_err(|error| match error {
+            sqlx::migrate::MigrateError::Execute(cause) => StoreError::from(cause),
+            other => StoreError::Migrate(other),
+        })
+    }
+
+    /// Whether a statement passes now. For readiness probes.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query!("select 1 as one").fetch_one(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Notifications on `channels`, over a connection of their own.
+    pub async fn listen(&self, channels: &[&str]) -> Result<PgListener, StoreError> {
+        let mut listener = PgListener::connect_with(&self.pool).await?;
+        listener.listen_all(channels.iter().copied()).await?;
+        Ok(listener)
+    }
+
+    /// For tests and benches that look at the tables themselves.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Payload: the model that has new work. Shortens a worker's sleep; polling is the guarantee.
+pub const CHANNEL_WORK: &str = "adit_work";
+/// Payload: a job that was cancelled.
+pub const CHANNEL_CANCEL: &str = "adit_cancel";

@@ -1,0 +1,113 @@
+//! From one stage of a job to the next.
+
+use super::finish::{StageDone, lock_job};
+use super::submit::{Cut, ItemRows, insert_chunks, notify_work};
+use super::words::At;
+use super::{Store, StoreError};
+use crate::domain::code::Code;
+use crate::domain::item::ItemDraft;
+use crate::domain::job::JobSpec;
+use crate::domain::task::Stage;
+
+/// What follows a stage.
+#[derive(Clone, Debug)]
+pub enum NextStage {
+    /// These items. Empty: the stage has nothing to do, and the one after it follows at the next hand-over.
+    Items { stage: Stage, drafts: Vec<ItemDraft> },
+    /// Nothing more: the job is completed.
+    Complete,
+    /// The results of the stage cannot be used; the job fails.
+    Fail { code: Code, message: String },
+}
+
+/// What became of an advance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advanced {
+    /// The next stage's items wait.
+    Started,
+    /// The next stage has no items; its own successor is to be made now.
+    Passed(StageDone),
+    /// The job has ended: completed after an empty last stage, or failed.
+    Ended,
+    /// Somebody else has advanced or ended the job.
+    Stale,
+}
+
+impl Store {
+    /// Makes what follows a stage that is done, in one transaction. Safe to repeat: an advance from a stage
+    /// that is no longer the job's current one changes nothing.
+    pub async fn advance(&self, done: StageDone, next: NextStage) -> Result<Advanced, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        lock_job(&mut tx, done.job).await?;
+        let row = sqlx::query!(
+            r#"select spec::text as "spec!", class, total from jobs
+               where id = $1 and state in ('queued', 'running') and stage = $2::text::stage
+                 and not exists (select from chunks c
+                                 where c.job_id = $1 and c.state in ('ready', 'delayed', 'running'))"#,
+            done.job.0,
+            done.stage.as_str(),
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(Advanced::Stale) };
+        let spec: JobSpec = At { table: "jobs", column: "spec", row: &done.job }.json(&row.spec)?;
+        let class = At { table: "jobs", column: "class", row: &done.job }.class(row.class)?;
+        let (stage, drafts) = match next {
+            NextStage::Items { stage, drafts } => (stage, drafts),
+            NextStage::Complete => {
+                sqlx::query!(
+                    "update jobs set state = 'completed', finished_at = now() where id = $1",
+                    done.job.0
+                )
+                .execute(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                return Ok(Advanced::Ended);
+            }
+            NextStage::Fail { code, message } => {
+                sqlx::query!(
+                    "update jobs set state = 'failed', finished_at = now(), error_code = $2, error = $3 where id = $1",
+                    done.job.0,
+                    code.as_str(),
+                    message,
+                )
+                .execute(&mut *tx)
+                .await?;
+                tx.commit().await?;
+                return Ok(Advanced::Ended);
+            }
+        };
+        let mut rows = ItemRows::new(done.job.0, row.total);
+        for draft in &drafts {
+            rows.push(&mut tx, draft).await?;
+        }
+        let total = rows.finish(&mut tx).await?;
+        let ended = drafts.is_empty() && spec.task.stage_after(stage).is_none();
+        sqlx::query!(
+            "update jobs set stage = $2::text::stage, total = $3,
+                    state = case when $4 then 'completed'::job_state else state end,
+                    finished_at = case when $4 then now() end,
+                    handed_over_at = case when $5 then now() end
+             where id = $1",
+            done.job.0,
+            stage.as_str(),
+            total,
+            ended,
+            drafts.is_empty() && !ended,
+        )
+        .execute(&mut *tx)
+        .await?;
+        if !drafts.is_empty() {
+            let model = spec.model_of(stage);
+            let cut = Cut { lo: row.total, hi: total, chunk_items: self.chunk_items };
+            insert_chunks(&mut tx, done.job, stage, model, class, cut).await?;
+            notify_work(&mut tx, model).await?;
+        }
+        tx.commit().await?;
+        Ok(match (drafts.is_empty(), ended) {
+            (_, true) => Advanced::Ended,
+            (true, false) => Advanced::Passed(StageDone { job: done.job, stage }),
+            (false, false) => Advanced::Started,
+        })
+    }
+}

@@ -1,0 +1,265 @@
+//! Reading jobs: what was asked, where they stand, what their chunks sum up to.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+use super::words::At;
+use super::{Store, StoreError};
+use crate::domain::catalog::Catalog;
+use crate::domain::code::Code;
+use crate::domain::id::JobId;
+use crate::domain::job::{Class, Counts, JobSpec, JobState};
+use crate::domain::task::Stage;
+use crate::domain::usage::Usage;
+
+/// A job as it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobRow {
+    pub id: JobId,
+    pub tenant: String,
+    pub spec: JobSpec,
+    pub class: Class,
+    pub state: JobState,
+    /// The stage at work, or the last one that was.
+    pub stage: Stage,
+    pub counts: Counts,
+    pub usage: Usage,
+    /// In the order of the task's stages; only stages that have items.
+    pub stages: Vec<StageRow>,
+    /// Why the job as a whole failed.
+    pub failure: Option<(Code, String)>,
+    pub created_at: DateTime<Utc>,
+    /// First claim.
+    pub started_at: Option<DateTime<Utc>>,
+    pub finished_at: Option<DateTime<Utc>>,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// One stage's share of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageRow {
+    pub stage: Stage,
+    pub model: String,
+    pub counts: Counts,
+    pub usage: Usage,
+}
+
+/// Which jobs a list shows. The default shows all.
+#[derive(Clone, Debug, Default)]
+pub struct JobFilter {
+    pub tenant: Option<String>,
+    /// Empty: any.
+    pub states: Vec<JobState>,
+}
+
+struct RawJob {
+    id: Uuid,
+    tenant: String,
+    spec: String,
+    class: i16,
+    state: String,
+    stage: String,
+    error_code: Option<String>,
+    error: Option<String>,
+    created_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+struct RawSum {
+    job_id: Uuid,
+    stage: String,
+    model: String,
+    items: i64,
+    waiting: i64,
+    running: i64,
+    succeeded: i64,
+    failed: i64,
+    cancelled: i64,
+    expired: i64,
+    prompt_tokens: i64,
+    prefix_hit_tokens: i64,
+    output_tokens: i64,
+    forced_tokens: i64,
+}
+
+impl Store {
+    pub async fn job(&self, id: JobId) -> Result<Option<JobRow>, StoreError> {
+        // one snapshot, so that the job's state and its counts belong together
+        let mut tx = self.pool.begin_with("begin isolation level repeatable read, read only").await?;
+        let row = sqlx::query_as!(
+            RawJob,
+            r#"select id, tenant, spec::text as "spec!", class, state::text as "state!", stage::text as "stage!",
+                      error_code, error, created_at, started_at, finished_at, expires_at
+               from jobs where id = $1"#,
+            id.0,
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let mut sums = read_sums(&mut tx, &[id.0]).await?;
+        tx.rollback().await?;
+        let stages = sums.remove(&id.0).unwrap_or_default();
+        to_job(row, stages).map(Some)
+    }
+
+    /// A page of jobs, newest first, older than `before`.
+    pub async fn jobs(
+        &self,
+        filter: &JobFilter,
+        before: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<JobRow>, StoreError> {
+        let states: Vec<String> = filter.states.iter().map(|state| state.as_str().to_owned()).collect();
+        let mut tx = self.pool.begin_with("begin isolation level repeatable read, read only").await?;
+        let rows = sqlx::query_as!(
+            RawJob,
+            r#"select id, tenant, spec::text as "spec!", class, state::text as "state!", stage::text as "stage!",
+                      error_code, error, created_at, started_at, finished_at, expires_at
+               from jobs
+               where ($1::text is null or tenant = $1)
+                 and (cardinality($2::text[]) = 0 or state::text = any($2))
+                 and ($3::uuid is null or id < $3)
+               order by id desc limit $4"#,
+            filter.tenant,
+            &states,
+            before.map(|job| job.0),
+            i64::from(limit),
+        )
+        .fetch_all(&mut *tx)
+        .await?;
+        let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
+        let mut sums = read_sums(&mut tx, &ids).await?;
+        tx.rollback().await?;
+        rows.into_iter()
+            .map(|row| {
+                let stages = sums.remove(&row.id).unwrap_or_default();
+                to_job(row, stages)
+            })
+            .collect()
+    }
+
+    /// What a job was asked, for workers and exports. `None`: there is no such job.
+    pub async fn job_spec(&self, id: JobId) -> Result<Option<(JobSpec, Option<Catalog>)>, StoreError> {
+        let row =
+            sqlx::query!(r#"select spec::text as "spec!", catalog::text from jobs where id = $1"#, id.0)
+                .fetch_optional(&self.pool)
+                .await?;
+        let Some(row) = row else { return Ok(None) };
+        let spec = At { table: "jobs", column: "spec", row: &id }.json(&row.spec)?;
+        let at = At { table: "jobs", column: "catalog", row: &id };
+        let catalog = row.catalog.as_deref().map(|text| at.json(text)).transpose()?;
+        Ok(Some((spec, catalog)))
+    }
+
+    /// Items that wait, by the model they wait for.
+    pub async fn waiting_by_model(&self) -> Result<BTreeMap<String, i64>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select model, sum(n_items - n_succeeded - n_failed) as "items!"
+               from chunks where state in ('ready', 'delayed') group by model"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.model, row.items)).collect())
+    }
+
+    /// Removes a job that has ended, with its items and results.
+    pub async fn delete(&self, id: JobId) -> Result<(), StoreError> {
+        let deleted = sqlx::query!(
+            "delete from jobs where id = $1 and state in ('completed', 'cancelled', 'failed')",
+            id.0
+        )
+        .execute(&self.pool)
+        .await?;
+        if deleted.rows_affected() == 1 {
+            return Ok(());
+        }
+        let job = self.job(id).await?.ok_or(StoreError::NotFound(id))?;
+        Err(StoreError::InvalidState { job: id, state: job.state, wanted: "cancel it before deleting it" })
+    }
+}
+
+/// Sums over the chunks of some jobs, by stage. Reads chunk rows, of which a job of a million items has
+/// some thousand, never items or results.
+async fn read_sums(
+    tx: &mut sqlx::PgConnection,
+    jobs: &[Uuid],
+) -> Result<BTreeMap<Uuid, Vec<StageRow>>, StoreError> {
+    let rows = sqlx::query_as!(
+        RawSum,
+        r#"select job_id, stage::text as "stage!", model, sum(n_items) as "items!",
+                  coalesce(sum(n_items - n_succeeded - n_failed) filter (where state in ('ready', 'delayed')), 0) as "waiting!",
+                  coalesce(sum(n_items - n_succeeded - n_failed) filter (where state = 'running'), 0) as "running!",
+                  sum(n_succeeded) as "succeeded!", sum(n_failed) as "failed!",
+                  sum(n_cancelled) as "cancelled!", sum(n_expired) as "expired!",
+                  sum(prompt_tokens)::bigint as "prompt_tokens!",
+                  sum(prefix_hit_tokens)::bigint as "prefix_hit_tokens!",
+                  sum(output_tokens)::bigint as "output_tokens!", sum(forced_tokens)::bigint as "forced_tokens!"
+           from chunks where job_id = any($1) group by job_id, stage, model order by job_id, chunks.stage"#,
+        jobs,
+    )
+    .fetch_all(tx)
+    .await?;
+    let mut sums: BTreeMap<Uuid, Vec<StageRow>> = BTreeMap::new();
+    for row in rows {
+        let stage = At { table: "chunks", column: "stage", row: &row.job_id }.stage(&row.stage)?;
+        sums.entry(row.job_id).or_default().push(StageRow {
+            stage,
+            model: row.model,
+            counts: Counts {
+                total: row.items,
+                waiting: row.waiting,
+                running: row.running,
+                succeeded: row.succeeded,
+                failed: row.failed,
+                cancelled: row.cancelled,
+                expired: row.expired,
+            },
+            usage: Usage {
+                prompt_tokens: row.prompt_tokens.unsigned_abs(),
+                prefix_hit_tokens: row.prefix_hit_tokens.unsigned_abs(),
+                output_tokens: row.output_tokens.unsigned_abs(),
+                forced_tokens: row.forced_tokens.unsigned_abs(),
+            },
+        });
+    }
+    Ok(sums)
+}
+
+fn to_job(row: RawJob, stages: Vec<StageRow>) -> Result<JobRow, StoreError> {
+    let at = |column| At { table: "jobs", column, row: &row.id };
+    let failure = match (&row.error_code, row.error) {
+        (Some(code), Some(message)) => Some((at("error_code").code(code)?, message)),
+        _ => None,
+    };
+    let (mut counts, mut usage) = (Counts::default(), Usage::default());
+    for stage in &stages {
+        counts.total += stage.counts.total;
+        counts.waiting += stage.counts.waiting;
+        counts.running += stage.counts.running;
+        counts.succeeded += stage.counts.succeeded;
+        counts.failed += stage.counts.failed;
+        counts.cancelled += stage.counts.cancelled;
+        counts.expired += stage.counts.expired;
+        usage += stage.usage;
+    }
+    Ok(JobRow {
+        id: JobId(row.id),
+        spec: at("spec").json(&row.spec)?,
+        class: at("class").class(row.class)?,
+        state: at("state").job_state(&row.state)?,
+        stage: at("stage").stage(&row.stage)?,
+        tenant: row.tenant,
+        counts,
+        usage,
+        stages,
+        failure,
+        created_at: row.created_at,
+        started_at: row.started_at,
+        finished_at: row.finished_at,
+        expires_at: row.expires_at,
+    })
+}

@@ -1,0 +1,321 @@
+//! Submission: job, items and chunks in one transaction, streamed, with bounded memory.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::Postgres;
+use sqlx::{PgConnection, Transaction};
+use uuid::Uuid;
+
+use super::words::to_json;
+use super::{CHANNEL_WORK, Store, StoreError};
+use crate::domain::catalog::Catalog;
+use crate::domain::id::JobId;
+use crate::domain::item::ItemDraft;
+use crate::domain::job::{Class, JobSpec};
+use crate::domain::task::Stage;
+
+/// Up to here rows go as arrays of one INSERT; a COPY costs more to start than it saves.
+const MAX_ARRAY_ROWS: i32 = 2_000;
+/// Bytes of one COPY, which is all that a submission holds in memory.
+const COPY_BYTES: usize = 4 << 20;
+/// Seqs are `integer`; far beyond what the API admits.
+const MAX_ITEMS: i64 = 100_000_000;
+
+/// A job as it comes in, without its items.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    pub id: JobId,
+    pub tenant: String,
+    pub spec: JobSpec,
+    pub catalog: Option<Catalog>,
+    pub class: Class,
+    /// Makes a repeated submission answer the first one's job.
+    pub idempotency_key: Option<String>,
+    /// Digest of the request, compared when the key is met again. A caller that knows it only after the
+    /// last byte leaves it `None` and calls [`Submission::set_request_hash`].
+    pub request_hash: Option<Vec<u8>>,
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Which job a submission came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submitted {
+    pub job: JobId,
+    /// `false`: an earlier submission under the same key made it.
+    pub created: bool,
+}
+
+/// An open submission. Dropped before [`Submission::commit`], it leaves nothing behind.
+pub struct Submission {
+    tx: Transaction<'static, Postgres>,
+    job: NewJob,
+    /// Set when the key was met before: what is pushed is dropped, only the hash counts.
+    earlier: Option<Earlier>,
+    rows: ItemRows,
+    chunk_items: i32,
+}
+
+struct Earlier {
+    job: JobId,
+    request_hash: Option<Vec<u8>>,
+}
+
+impl Store {
+    /// Opens a submission. Waits while another one under the same key is open.
+    pub async fn submit_begin(&self, job: NewJob) -> Result<Submission, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let earlier =
+            if insert_job(&mut tx, &job).await? { None } else { Some(find_earlier(&mut tx, &job).await?) };
+        let rows = ItemRows::new(job.id.0, 0);
+        Ok(Submission { tx, job, earlier, rows, chunk_items: self.chunk_items })
+    }
+}
+
+impl Submission {
+    pub fn job(&self) -> JobId {
+        self.earlier.as_ref().map_or(self.job.id, |earlier| earlier.job)
+    }
+
+    /// Items so far.
+    pub fn len(&self) -> i64 {
+        i64::from(self.rows.next_seq)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// For callers that hash what they stream.
+    pub fn set_request_hash(&mut self, hash: Vec<u8>) {
+        self.job.request_hash = Some(hash);
+    }
+
+    /// Adds an item of the job's first stage. Its place is the order of pushes.
+    pub async fn push(&mut self, draft: ItemDraft) -> Result<(), StoreError> {
+        if self.earlier.is_some() {
+            return Ok(());
+        }
+        self.rows.push(&mut self.tx, &draft).await
+    }
+
+    /// Makes the job real, or answers the earlier one of the same key.
+    pub async fn commit(mut self) -> Result<Submitted, StoreError> {
+        if let Some(earlier) = self.earlier {
+            self.tx.rollback().await?;
+            return if earlier.request_hash == self.job.request_hash {
+                Ok(Submitted { job: earlier.job, created: false })
+            } else {
+                Err(StoreError::IdempotencyConflict { job: earlier.job })
+            };
+        }
+        let total = self.rows.finish(&mut self.tx).await?;
+        if total == 0 {
+            return Err(StoreError::Empty(self.job.id));
+        }
+        set_total_and_hash(&mut self.tx, &self.job, total).await?;
+        let cut = Cut { lo: 0, hi: total, chunk_items: self.chunk_items };
+        let stage = first_stage(&self.job.spec);
+        let model = self.job.spec.model_of(stage);
+        insert_chunks(&mut self.tx, self.job.id, stage, model, self.job.class, cut).await?;
+        notify_work(&mut self.tx, model).await?;
+        self.tx.commit().await?;
+        Ok(Submitted { job: self.job.id, created: true })
+    }
+}
+
+fn first_stage(spec: &JobSpec) -> Stage {
+    *spec.task.stages().first().expect("every task has a stage")
+}
+
+/// Rows of `items` on their way, buffered: arrays while they are few, COPY beyond.
+pub(super) struct ItemRows {
+    job: Uuid,
+    next_seq: i32,
+    stages: Vec<&'static str>,
+    inputs: Vec<String>,
+    buffered_bytes: usize,
+}
+
+impl ItemRows {
+    /// Rows of `job` from `next_seq` on.
+    pub fn new(job: Uuid, next_seq: i32) -> Self {
+        Self { job, next_seq, stages: Vec::new(), inputs: Vec::new(), buffered_bytes: 0 }
+    }
+
+    pub async fn push(&mut self, tx: &mut PgConnection, draft: &ItemDraft) -> Result<(), StoreError> {
+        if i64::from(self.next_seq) >= MAX_ITEMS {
+            return Err(StoreError::TooMany { limit: MAX_ITEMS });
+        }
+        let input = to_json(&draft.input);
+        self.buffered_bytes += input.len() + 64;
+        self.stages.push(draft.stage.as_str());
+        self.inputs.push(input);
+        self.next_seq += 1;
+        if self.buffered_bytes >= COPY_BYTES { self.flush(tx).await } else { Ok(()) }
+    }
+
+    /// Writes what is buffered; returns the seq after the last.
+    pub async fn finish(&mut self, tx: &mut PgConnection) -> Result<i32, StoreError> {
+        self.flush(tx).await?;
+        Ok(self.next_seq)
+    }
+
+    async fn flush(&mut self, tx: &mut PgConnection) -> Result<(), StoreError> {
+        let rows = i32::try_from(self.inputs.len()).expect("a buffer holds few rows");
+        let first = self.next_seq - rows;
+        if rows > MAX_ARRAY_ROWS || self.buffered_bytes >= COPY_BYTES {
+            copy_items(tx, self.job, first, &self.stages, &self.inputs).await?;
+        } else if rows > 0 {
+            insert_items(tx, self.job, first, &self.stages, &self.inputs).await?;
+        }
+        self.stages.clear();
+        self.inputs.clear();
+        self.buffered_bytes = 0;
+        Ok(())
+    }
+}
+
+/// Inserts the job's row unless its key is taken; returns whether it did. A row of the same key that is
+/// not committed yet is waited for.
+async fn insert_job(tx: &mut PgConnection, job: &NewJob) -> Result<bool, StoreError> {
+    let spec = to_json(&job.spec);
+    let catalog = job.catalog.as_ref().map(to_json);
+    let inserted = sqlx::query!(
+        "insert into jobs (id, tenant, task, spec, catalog, class, stage, idempotency_key, request_hash, expires_at)
+         values ($1, $2, $3::text::task, $4::text::json, $5::text::json, $6, $7::text::stage, $8, $9, $10)
+         on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing",
+        job.id.0,
+        job.tenant,
+        job.spec.task.as_str(),
+        spec,
+        catalog,
+        job.class as i16,
+        first_stage(&job.spec).as_str(),
+        job.idempotency_key,
+        job.idempotency_key.as_ref().and(job.request_hash.as_deref()),
+        job.expires_at,
+    )
+    .execute(tx)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+async fn find_earlier(tx: &mut PgConnection, job: &NewJob) -> Result<Earlier, StoreError> {
+    let row = sqlx::query!(
+        "select id, request_hash from jobs where tenant = $1 and idempotency_key = $2",
+        job.tenant,
+        job.idempotency_key,
+    )
+    .fetch_optional(tx)
+    .await?;
+    // deleted between the two statements: the caller may simply try again
+    let row = row.ok_or(StoreError::Unavailable(sqlx::Error::RowNotFound))?;
+    Ok(Earlier { job: JobId(row.id), request_hash: row.request_hash })
+}
+
+async fn insert_items(
+    tx: &mut PgConnection,
+    job: Uuid,
+    first: i32,
+    stages: &[&'static str],
+    inputs: &[String],
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into items (job_id, seq, stage, input)
+         select $1, $2 + (u.at - 1)::int, u.stage::stage, u.input::json
+         from unnest($3::text[], $4::text[]) with ordinality u (stage, input, at)",
+        job,
+        first,
+        stages as &[&str],
+        inputs,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// The same rows by binary COPY. One whole COPY per buffer: a COPY held open across awaits of the caller
+/// would have to borrow the transaction that owns it.
+async fn copy_items(
+    tx: &mut PgConnection,
+    job: Uuid,
+    first: i32,
+    stages: &[&'static str],
+    inputs: &[String],
+) -> Result<(), StoreError> {
+    let mut copy =
+        tx.copy_in_raw("copy items (job_id, seq, stage, input) from stdin (format binary)").await?;
+    let bytes = inputs.iter().map(|input| input.len() + 64).sum();
+    let mut buffer: Vec<u8> = Vec::with_capacity(bytes);
+    buffer.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+    let field = |buffer: &mut Vec<u8>, bytes: &[u8]| {
+        let len = i32::try_from(bytes.len()).expect("an input is far below 2 GiB");
+        buffer.extend_from_slice(&len.to_be_bytes());
+        buffer.extend_from_slice(bytes);
+    };
+    for (seq, (stage, input)) in (first..).zip(stages.iter().zip(inputs)) {
+        buffer.extend_from_slice(&4i16.to_be_bytes());
+        field(&mut buffer, job.as_bytes());
+        field(&mut buffer, &seq.to_be_bytes());
+        field(&mut buffer, stage.as_bytes());
+        field(&mut buffer, input.as_bytes());
+    }
+    buffer.extend_from_slice(&(-1i16).to_be_bytes());
+    copy.send(buffer).await?;
+    copy.finish().await?;
+    Ok(())
+}
+
+async fn set_total_and_hash(tx: &mut PgConnection, job: &NewJob, total: i32) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update jobs set total = $2, request_hash = $3 where id = $1",
+        job.id.0,
+        total,
+        job.idempotency_key.as_ref().and(job.request_hash.as_deref()),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// How `[lo, hi)` is cut into chunks.
+pub(super) struct Cut {
+    pub lo: i32,
+    pub hi: i32,
+    pub chunk_items: i32,
+}
+
+/// Start-time fair queueing: a job's virtual time starts where the queue of its model and class stands, and
+/// advances by its own items. So a short job meets a long one's next chunk, not its last.
+pub(super) async fn insert_chunks(
+    tx: &mut PgConnection,
+    job: JobId,
+    stage: Stage,
+    model: &str,
+    class: Class,
+    cut: Cut,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into chunks (job_id, stage, model, lo, hi, n_items, class, vtime)
+         select $1, $2::text::stage, $3, g, least(g + $6, $5), least(g + $6, $5) - g, $7,
+                base.vtime + (g - $4)
+         from generate_series($4, $5 - 1, $6) g,
+              (select coalesce(min(vtime), 0) as vtime from chunks
+               where state = 'ready' and model = $3 and class = $7) base",
+        job.0,
+        stage.as_str(),
+        model,
+        cut.lo,
+        cut.hi,
+        cut.chunk_items,
+        class as i16,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Delivered when the transaction commits.
+pub(super) async fn notify_work(tx: &mut PgConnection, model: &str) -> Result<(), StoreError> {
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL_WORK, model).fetch_one(tx).await?;
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! The store against a real PostgreSQL: what it promises at every commit.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/postgres.rs"]
+mod postgres;
+
+#[path = "store/submit.rs"]
+mod submit;
