@@ -1,0 +1,202 @@
+//! `adit demo`: the whole product on one machine: server, private Postgres, a small real model, a sample
+//! database, a data model. Everything goes through the same HTTP API that clients use.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::args::{DemoArguments, Global, ServeArguments, SourceFormat, SubmitArguments};
+use super::exit::{Exit, Stop};
+use super::jobs;
+use super::report;
+use super::{fetch, settings as overlay};
+use crate::app::Server;
+use crate::client::Client;
+use crate::config::settings::Model;
+use crate::domain::fact::DataModel;
+use crate::domain::task::{Stage, Task};
+use crate::wire::job::Job;
+use crate::wire::result::ExportFormat;
+use crate::wire::submit::{Format, JobRequest, Source};
+
+/// The bundled sample database: an online shop.
+const SAMPLE: &str = include_str!("../../samples/shop.sql");
+/// Ports tried after the wanted one.
+const MAX_PORTS: u16 = 20;
+/// A model that is not ready by then is not going to be.
+const LOAD_TIMEOUT_S: f64 = 600.0;
+
+pub async fn run(global: &Global, args: &DemoArguments) -> Result<Exit> {
+    let serve = ServeArguments { storage: args.storage.clone(), ..ServeArguments::default() };
+    let mut settings = overlay::resolve(global, &serve)?;
+    settings.http.listen = free_address(args.listen.unwrap_or(settings.http.listen))?;
+    let model = fetch::model(&settings, &args.model).await?;
+    settings.models = demo_models(&model);
+    settings.check()?;
+    let request = request(args).await?;
+
+    let server = Server::start(settings).await.context("starting the server")?;
+    let address = server.address();
+    eprintln!("server    http://{address}");
+    let client = Client::new(&format!("http://{address}"))?;
+    let outcome = tokio::select! {
+        outcome = extract(&client, &request) => outcome,
+        () = server.interrupted() => Err(Stop::new(Exit::Failed, "interrupted").into()),
+    };
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            server.stop().await;
+            return Err(error);
+        }
+    };
+    let exit = outcome.verdict();
+    if !global.json {
+        print!("{}", report::data_model(&outcome.model));
+        println!("\n{}", outcome.mermaid);
+        eprintln!("{}", outcome.line());
+    }
+    if args.once {
+        server.stop().await;
+    } else {
+        eprintln!("\nThe server goes on at http://{address} — Ctrl-C stops it.");
+        eprintln!("  adit --server http://{address} results {} --format mermaid", outcome.job.id);
+        eprintln!("  curl http://{address}/api/models/status");
+    }
+    if global.json {
+        println!("{}", outcome.json());
+    }
+    if !args.once {
+        server.run().await;
+    }
+    Ok(exit)
+}
+
+/// Three models on one base: it is loaded once.
+fn demo_models(path: &std::path::Path) -> Vec<Model> {
+    [Stage::Concept, Stage::Relationship, Stage::Attribute]
+        .into_iter()
+        .map(|stage| Model::new(stage.default_model(), &path.to_string_lossy()))
+        .collect()
+}
+
+async fn request(args: &DemoArguments) -> Result<JobRequest> {
+    if let Some(from) = &args.from {
+        let submit = SubmitArguments {
+            task: Task::DataModel,
+            from: from.clone(),
+            format: None::<SourceFormat>,
+            dialect: "auto".into(),
+            lenient: true,
+            schema: None,
+            instructions: None,
+            model: None,
+            max_tokens: None,
+            temperature: None,
+            seed: None,
+            class: None,
+            idempotency_key: None,
+            expires_in: None,
+            watch: false,
+        };
+        return jobs::request(&submit).await;
+    }
+    let source = Source { format: Format::Ddl, text: SAMPLE.into(), dialect: None, lenient: false };
+    Ok(JobRequest {
+        task: Task::DataModel,
+        model: None,
+        schema: None,
+        instructions: None,
+        generation: Default::default(),
+        class: Default::default(),
+        expires_in_s: None,
+        inputs: None,
+        source: Some(source),
+    })
+}
+
+/// The wanted address, or the next free port behind it.
+fn free_address(wanted: SocketAddr) -> Result<SocketAddr> {
+    (0..MAX_PORTS)
+        .map(|n| SocketAddr::new(wanted.ip(), wanted.port().saturating_add(n)))
+        .find(|address| TcpListener::bind(address).is_ok())
+        .ok_or_else(|| {
+            Stop::new(Exit::Failed, format!("no free port from {wanted} on; choose one with --listen")).into()
+        })
+}
+
+struct Outcome {
+    job: Job,
+    model: DataModel,
+    mermaid: String,
+    wall_s: f64,
+    model_load_s: f64,
+}
+
+async fn extract(client: &Client, request: &JobRequest) -> Result<Outcome> {
+    let begun = Instant::now();
+    let submitted = client.submit(request, None).await?;
+    eprintln!("job       {} accepted: {} items; it waits for its models", submitted.id, submitted.counts.total);
+    let mut model_load_s: f64 = 0.0;
+    for model in &submitted.models {
+        let ready = client.wait(model, LOAD_TIMEOUT_S).await?;
+        eprintln!("model     {model} ready after {:.1} s", ready.load_s.unwrap_or_default());
+        model_load_s = model_load_s.max(ready.load_s.unwrap_or_default());
+    }
+    let job = jobs::follow(client, submitted.id, None).await?;
+    let wall_s = begun.elapsed().as_secs_f64();
+    let model = serde_json::from_str(&client.export(job.id, ExportFormat::Json).await?)
+        .context("the exported data model cannot be read")?;
+    let mermaid = client.export(job.id, ExportFormat::Mermaid).await?;
+    Ok(Outcome { job, model, mermaid, wall_s, model_load_s })
+}
+
+impl Outcome {
+    /// Done only if the counts add up, every item succeeded, and every table of the input is accounted for.
+    fn verdict(&self) -> Exit {
+        let sound = self.job.counts.adds_up() && self.model.coverage.adds_up();
+        if sound { jobs::verdict(&self.job) } else { Exit::Failed }
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{} in {:.1} s ({:.1} s of it loading the model); {} tokens in, {} of them from the prefix cache; \
+             {} tokens out, {} of them forced",
+            report::counts(&self.job.counts),
+            self.wall_s,
+            self.model_load_s,
+            self.job.usage.prompt_tokens,
+            self.job.usage.prefix_hit_tokens,
+            self.job.usage.output_tokens,
+            self.job.usage.forced_tokens
+        )
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let counts = &self.job.counts;
+        let usage = &self.job.usage;
+        json!({
+            "job": self.job.id,
+            "items": {
+                "total": counts.total,
+                "succeeded": counts.succeeded,
+                "failed": counts.failed,
+                "cancelled": counts.cancelled,
+                "expired": counts.expired,
+            },
+            "tables": self.model.coverage.tables,
+            "covered": self.model.coverage.tables_covered,
+            "concepts": self.model.concepts.len(),
+            "relationships": self.model.relationships.len(),
+            "attributes": self.model.attributes.len(),
+            "prompt_tokens": usage.prompt_tokens,
+            "prefix_hit_tokens": usage.prefix_hit_tokens,
+            "output_tokens": usage.output_tokens,
+            "forced_tokens": usage.forced_tokens,
+            "wall_s": (self.wall_s * 1000.0).round() / 1000.0,
+            "model_load_s": (self.model_load_s * 1000.0).round() / 1000.0,
+        })
+    }
+}
