@@ -96,12 +96,19 @@ impl Queue {
             .catch_panic()
             .data(Work { handler, shutdown: self.shutdown.clone() })
             .build(run);
-        let stop = self.shutdown.clone();
-        let stopped = async move {
-            stop.requested().await;
-            Ok::<(), std::io::Error>(())
+        let mut running: BoxFuture<'static, _> = Box::pin(worker.run());
+        let ended = tokio::select! {
+            ended = &mut running => ended,
+            () = self.shutdown.requested() => {
+                // the worker claims nothing more, lets its handlers end, and closes the backend
+                if let Err(error) = context.stop() {
+                    tracing::debug!(%error, %model, "the worker had not begun");
+                    return;
+                }
+                running.await
+            }
         };
-        if let Err(error) = worker.run_until(stopped).await {
+        if let Err(error) = ended {
             tracing::warn!(%error, %model, "the worker ended");
         }
     }

@@ -1,36 +1,79 @@
 //! From one stage of a job to the next.
 
-use crate::domain::code::Code;
-use crate::domain::id::JobId;
+use tokio::sync::mpsc;
+
+use super::context::{Contexts, JobContext};
 use crate::domain::item::ItemDraft;
 use crate::domain::task::Stage;
+use crate::extract::ExtractError;
 use crate::extract::pipeline::{self, Finished};
+use crate::shutdown::Shutdown;
+use crate::store::advance::{Advanced, NextStage};
+use crate::store::finish::StageDone;
+use crate::store::{Store, StoreError};
 
-use super::context::JobContext;
+/// Results read at once.
+const PAGE: u32 = 1_000;
 
-/// What follows a stage all of whose items have ended.
-#[derive(Debug, PartialEq)]
-pub enum Next {
-    Stage { stage: Stage, items: Vec<ItemDraft> },
-    Complete,
-    Fail { code: Code, message: String },
-}
-
-/// Decides what follows `finished`; `results` are all items of the job that have ended.
-pub fn next(context: &JobContext, finished: Stage, results: &[Finished]) -> Next {
-    let Some(catalog) = &context.catalog else { return Next::Complete };
-    match pipeline::next_stage(&context.spec, catalog, finished, results) {
-        Ok(Some((stage, items))) => Next::Stage { stage, items },
-        Ok(None) => Next::Complete,
-        Err(error) => Next::Fail { code: error.code(), message: error.to_string() },
+/// Advances jobs as their stages end. A failure is logged; the stage is handed out again later.
+pub async fn run(
+    mut stages: mpsc::UnboundedReceiver<StageDone>,
+    store: Store,
+    contexts: Contexts,
+    shutdown: Shutdown,
+) {
+    loop {
+        let done = tokio::select! {
+            done = stages.recv() => done,
+            () = shutdown.requested_now() => None,
+        };
+        let Some(done) = done else { return };
+        if let Err(error) = advance(&store, &contexts, done).await {
+            tracing::warn!(%error, job = %done.job, stage = %done.stage, "the job could not be advanced yet");
+        }
     }
 }
 
-/// For logs: a job and the stage it has reached.
-pub fn describe(job: JobId, next: &Next) -> String {
-    match next {
-        Next::Stage { stage, items } => format!("job {job}: stage {stage} with {} items", items.len()),
-        Next::Complete => format!("job {job}: complete"),
-        Next::Fail { code, .. } => format!("job {job}: failed with {code}"),
+async fn advance(store: &Store, contexts: &Contexts, mut done: StageDone) -> Result<(), StoreError> {
+    let Some(context) = contexts.get(done.job).await? else { return Ok(()) };
+    let finished = finished(store, done).await?;
+    loop {
+        let next = next(&context, done.stage, &finished);
+        let advanced = store.advance(done, next).await?;
+        tracing::info!(job = %done.job, stage = %done.stage, ?advanced, "stage done");
+        match advanced {
+            Advanced::Passed(after) => done = after,
+            Advanced::Started | Advanced::Ended | Advanced::Stale => return Ok(()),
+        }
+    }
+}
+
+/// Every item of the job that has ended, of all stages.
+async fn finished(store: &Store, done: StageDone) -> Result<Vec<Finished>, StoreError> {
+    let mut finished = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.results(done.job, after, PAGE, None).await?;
+        let Some(last) = page.rows.last() else { return Ok(finished) };
+        after = Some(last.seq);
+        finished.extend(page.rows.into_iter().map(|row| Finished {
+            draft: ItemDraft { stage: row.stage, input: row.input },
+            outcome: row.outcome,
+        }));
+    }
+}
+
+/// What follows `stage`, all of whose items have ended.
+fn next(context: &JobContext, stage: Stage, finished: &[Finished]) -> NextStage {
+    let fail = |error: &ExtractError| NextStage::Fail {
+        code: error.code(),
+        message: error.to_string(),
+    };
+    let (Some(catalog), Some(after)) = (&context.catalog, context.spec.task.stage_after(stage)) else {
+        return NextStage::Items { stage, drafts: Vec::new() };
+    };
+    match pipeline::next_items(&context.spec, catalog, stage, finished) {
+        Ok(drafts) => NextStage::Items { stage: after, drafts },
+        Err(error) => fail(&error),
     }
 }

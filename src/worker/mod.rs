@@ -1,1 +1,53 @@
 //! From a claimed item to its committed result, and from one stage of a job to the next.
+//!
+//! The engine's side of a bundle runs as one stream of futures; what has ended is committed about every
+//! second, so that a crash repeats only what was in flight. No transaction is open while a model runs.
+//! Knows domain, store, queue, extraction and served models. Never knows HTTP.
+
+mod advance;
+mod answer;
+mod bundle;
+mod context;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::config::settings::Settings;
+use crate::models::manager::Manager;
+use crate::queue::{Handler, Queue};
+use crate::shutdown::Shutdown;
+use crate::store::Store;
+use crate::store::finish::StageDone;
+
+use context::Contexts;
+
+/// Serves every configured model from `queue`, and advances jobs whose stage is done, until the process stops.
+pub fn start(
+    queue: &Queue,
+    stages: mpsc::UnboundedReceiver<StageDone>,
+    store: &Store,
+    models: &Manager,
+    settings: &Settings,
+    shutdown: &Shutdown,
+) {
+    let contexts = Contexts::new(store.clone());
+    for name in models.names() {
+        let Ok(gate) = models.watch(&name) else { continue };
+        let desk = Arc::new(bundle::Desk {
+            model: name.clone(),
+            models: models.clone(),
+            contexts: contexts.clone(),
+            gate: gate.clone(),
+            shutdown: shutdown.clone(),
+            max_in_flight: settings.engine.max_sequences.saturating_mul(4).max(1),
+            flush_ms: settings.queue.flush_ms,
+        });
+        let handler: Handler = Arc::new(move |bundle| {
+            let desk = desk.clone();
+            Box::pin(async move { bundle::work(&desk, &bundle).await })
+        });
+        queue.serve(&name, gate, handler);
+    }
+    shutdown.spawn(advance::run(stages, store.clone(), contexts, shutdown.clone()));
+}
