@@ -1,1 +1,202 @@
 //! Composition root: builds everything, and knows the order of starting and stopping.
+//!
+//! Starting: models begin to load, Postgres, schema, queue, workers, HTTP. Stopping: no new requests and
+//! claims, what runs ends or is given back, models are unloaded, the database closes last. A second signal
+//! skips the waiting: leases and fences make that safe.
+
+mod signals;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::api;
+use crate::clock::Clock;
+use crate::config::settings::Settings;
+use crate::domain::id::WorkerId;
+use crate::engine::grammar;
+use crate::models::manager::Manager;
+use crate::queue::Queue;
+use crate::shutdown::Shutdown;
+use crate::store::embedded::PrivatePostgres;
+use crate::store::{Address, Store};
+use crate::telemetry::metric;
+use crate::worker;
+
+/// How often this process tells the others how its models are.
+const REPLICA_EVERY: Duration = Duration::from_secs(5);
+/// Replicas that were silent for this long are forgotten.
+const REPLICA_MAX_AGE_MS: u64 = 60_000;
+/// A database of one's own is waited for this long at the start.
+const DATABASE_WAIT: Duration = Duration::from_secs(60);
+
+/// The database, and the private cluster under it if there is one.
+pub struct Database {
+    pub store: Store,
+    private: Option<PrivatePostgres>,
+}
+
+impl Database {
+    /// Connects to the configured Postgres, or starts the private one, and brings the schema up to date.
+    pub async fn open(settings: &Settings) -> Result<Self> {
+        let (address, private) = match &settings.database.url {
+            Some(url) => (Address::parse(url).context("DATABASE_URL")?, None),
+            None => {
+                let (dir, database) = (settings.data_dir.clone(), settings.database.clone());
+                let private =
+                    tokio::task::spawn_blocking(move || PrivatePostgres::start(&dir, &database)).await??;
+                (private.address(), Some(private))
+            }
+        };
+        let store = connect(&address, settings).await?;
+        store.migrate().await.context("bringing the database's schema up to date")?;
+        Ok(Self { store, private })
+    }
+
+    pub async fn close(self) {
+        self.store.close().await;
+        if let Some(private) = self.private {
+            let _ = tokio::task::spawn_blocking(move || private.stop()).await;
+        }
+    }
+}
+
+/// A database that is still starting is waited for; a refused address or password is not.
+async fn connect(address: &Address, settings: &Settings) -> Result<Store> {
+    let begun = std::time::Instant::now();
+    loop {
+        match Store::connect(address, &settings.database, settings.queue.chunk_items).await {
+            Ok(store) => return Ok(store),
+            Err(error) if error.is_transient() && begun.elapsed() < DATABASE_WAIT => {
+                tracing::warn!(%error, "waiting for the database");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error).context("connecting to the database"),
+        }
+    }
+}
+
+/// A running adit.
+pub struct Server {
+    address: SocketAddr,
+    settings: Arc<Settings>,
+    shutdown: Shutdown,
+    database: Database,
+    models: Manager,
+    worker: WorkerId,
+    http: JoinHandle<std::io::Result<()>>,
+}
+
+impl Server {
+    /// Starts everything and returns once jobs can be accepted; models go on loading.
+    pub async fn start(settings: Settings) -> Result<Self> {
+        let settings = Arc::new(settings);
+        let shutdown = Shutdown::new();
+        let clock = Clock::default();
+        let metrics = metric::install();
+        let listener = TcpListener::bind(settings.http.listen)
+            .await
+            .with_context(|| format!("listening on {}", settings.http.listen))?;
+        let address = listener.local_addr()?;
+        let models = Manager::start(settings.models.clone(), &settings, shutdown.clone(), clock.clone())?;
+        let database = match Database::open(&settings).await {
+            Ok(database) => database,
+            Err(error) => {
+                shutdown.request();
+                models.unload_all_models().await;
+                return Err(error);
+            }
+        };
+        let store = database.store.clone();
+        let worker_id = WorkerId::new();
+        let (queue, stages) =
+            Queue::start(store.clone(), settings.queue.clone(), worker_id, shutdown.clone());
+        worker::start(&queue, stages, &store, &models, &settings, &shutdown);
+        shutdown.spawn(tell_others(store.clone(), models.clone(), worker_id, shutdown.clone()));
+        let state = api::State::new(api::Parts {
+            store,
+            models: models.clone(),
+            settings: settings.clone(),
+            metrics,
+            shutdown: shutdown.clone(),
+            clock,
+            check_schema: Arc::new(check_schema),
+        });
+        let http = shutdown.spawn(api::serve(listener, state));
+        tracing::info!(%address, models = settings.models.len(), "adit listens");
+        Ok(Self { address, settings, shutdown, database, models, worker: worker_id, http })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Resolves with the first signal to stop.
+    pub async fn interrupted(&self) {
+        signals::stop().await;
+    }
+
+    /// Serves until a signal comes or the listener fails, then stops.
+    pub async fn run(mut self) -> Result<()> {
+        let failure = tokio::select! {
+            () = signals::stop() => None,
+            ended = &mut self.http => Some(ended),
+        };
+        self.stop().await;
+        match failure {
+            Some(ended) => ended?.context("the HTTP listener ended"),
+            None => Ok(()),
+        }
+    }
+
+    /// Orderly end; a further signal hurries it.
+    pub async fn stop(self) {
+        tracing::info!("stopping: what runs is finished or given back; a second signal stops at once");
+        self.shutdown.request();
+        let grace = Duration::from_millis(self.settings.http.shutdown_grace_ms);
+        let orderly = async {
+            // bundles give back what they have not begun, and finish what they have, while models drain
+            self.models.unload_all_models().await;
+            self.shutdown.finish(grace).await
+        };
+        let ended = tokio::select! {
+            ended = orderly => ended,
+            () = signals::stop() => false,
+            () = tokio::time::sleep(grace + grace) => false,
+        };
+        if !ended {
+            tracing::warn!("not everything had ended; its leases will run out and it is done again");
+            self.shutdown.request_now();
+        }
+        let _ = self.database.store.forget_replicas(self.worker, REPLICA_MAX_AGE_MS).await;
+        self.database.close().await;
+    }
+}
+
+/// Tells other processes how this one's models are, and forgets those that fell silent.
+async fn tell_others(store: Store, models: Manager, worker: WorkerId, shutdown: Shutdown) {
+    while !shutdown.is_requested() {
+        for (name, status) in models.get_all_statuses() {
+            if let Err(error) = store.put_replica(worker, &name, &status).await {
+                tracing::debug!(%error, "this process's models could not be announced");
+                break;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(REPLICA_EVERY) => {}
+            () = shutdown.requested() => {}
+        }
+    }
+}
+
+/// The API does not know the engine; this is what it may ask of it.
+fn check_schema(schema: &serde_json::Value) -> Result<(), api::SchemaIssue> {
+    grammar::check_schema(schema).map_err(|error| {
+        let path = error.path().unwrap_or_default().to_string();
+        api::SchemaIssue { code: error.code(), path, message: error.to_string() }
+    })
+}
