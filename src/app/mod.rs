@@ -16,8 +16,9 @@ use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::clock::Clock;
-use crate::config::settings::Settings;
+use crate::config::settings::{self, Settings};
 use crate::domain::id::WorkerId;
+use crate::domain::model::MemoryPlan;
 use crate::engine::grammar;
 use crate::models::manager::Manager;
 use crate::queue::Queue;
@@ -193,10 +194,19 @@ async fn tell_others(store: Store, models: Manager, worker: WorkerId, shutdown: 
     }
 }
 
+/// The memory a model would need here, from its files' headers. Loads nothing.
+pub fn plan(settings: &Settings, model: &settings::Model) -> Result<MemoryPlan> {
+    Ok(crate::models::manager::plan_of(settings, model)?)
+}
+
 /// The API does not know the engine; this is what it may ask of it.
 fn check_schema(schema: &serde_json::Value) -> Result<(), api::SchemaIssue> {
+    use grammar::GrammarError::{Invalid, Refused, TooLarge, Unsupported};
     grammar::check_schema(schema).map_err(|error| {
-        let path = error.path().unwrap_or_default().to_string();
+        let path = match &error {
+            Unsupported { path, .. } | Invalid { path, .. } | TooLarge { path, .. } => path.clone(),
+            Refused { .. } => String::new(),
+        };
         api::SchemaIssue { code: error.code(), path, message: error.to_string() }
     })
 }

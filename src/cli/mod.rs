@@ -1,12 +1,94 @@
-//! Commands. The only place that prints.
+//! Commands. The only place that prints: results on stdout, progress and logs on stderr.
 
-pub mod args;
-pub mod exit;
-pub mod report;
-pub mod settings;
+mod args;
+mod bench;
+mod demo;
+mod doctor;
+mod exit;
+mod jobs;
+mod models;
+mod output;
+mod progress;
+mod report;
+mod serve;
+mod settings;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
+use clap::Parser;
+
+use crate::client::ClientError;
+use crate::config::ConfigError;
+use crate::domain::code::Code;
+use crate::telemetry::log;
+
+use args::{Arguments, Command, Global};
+use exit::{Exit, Stop};
+
+/// Reads the command line, runs the command, prints an error once, and gives the exit code.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let arguments = Arguments::parse();
+    let format = if arguments.global.log_json { log::Format::Json } else { log::Format::Text };
+    let quiet = matches!(arguments.command, Command::Demo(_));
+    let default = if quiet { Some("warn") } else { None };
+    if let Err(error) = log::init(format, arguments.global.log.as_deref().or(default)) {
+        eprintln!("error: {error}");
+        return Exit::Usage.into();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no async runtime: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let exit = match runtime.block_on(run(&arguments.global, &arguments.command)) {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            exit_of(&error)
+        }
+    };
+    // a read of stdin that nobody waits for must not keep the process
+    runtime.shutdown_background();
+    exit.into()
+}
+
+async fn run(global: &Global, command: &Command) -> Result<Exit> {
+    match command {
+        Command::Serve(args) => serve::run(global, args).await,
+        Command::Demo(args) => demo::run(global, args).await,
+        Command::Submit(args) => jobs::submit(global, args).await,
+        Command::Jobs(args) => jobs::list(global, args).await,
+        Command::Watch { job, timeout } => jobs::watch(global, job, *timeout).await,
+        Command::Results(args) => jobs::results(global, args).await,
+        Command::Cancel { job } => jobs::cancel(global, job).await,
+        Command::Retry { job } => jobs::retry(global, job).await,
+        Command::Delete { job } => jobs::delete(global, job).await,
+        Command::Models(args) => models::run(global, args).await,
+        Command::Migrate(args) => serve::migrate(global, args).await,
+        Command::Doctor(args) => doctor::run(global, args).await,
+        Command::Bench(args) => bench::run(global, args).await,
+    }
+}
+
+fn exit_of(error: &anyhow::Error) -> Exit {
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        return stop.exit;
+    }
+    if error.downcast_ref::<ConfigError>().is_some() {
+        return Exit::Usage;
+    }
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Unreachable { .. }) => Exit::Unreachable,
+        Some(ClientError::Url { .. }) => Exit::Usage,
+        Some(ClientError::Problem(problem)) => match problem.code {
+            Code::NotFound | Code::UnknownModel => Exit::NotFound,
+            Code::RequestTimeout => Exit::TimedOut,
+            code if code.status() == 400 || code.status() == 422 => Exit::Usage,
+            _ => Exit::Failed,
+        },
+        _ => Exit::Failed,
+    }
 }

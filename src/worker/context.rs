@@ -49,8 +49,10 @@ impl Contexts {
             return Ok(Some(context.clone()));
         }
         drop(kept);
-        let Some((spec, catalog)) = self.store.job_spec(job).await? else {
-            return Ok(None);
+        let (spec, catalog) = match self.store.job_spec(job).await {
+            Ok(found) => found,
+            Err(StoreError::NotFound(_)) => return Ok(None),
+            Err(error) => return Err(error),
         };
         let context = Arc::new(JobContext { id: job, spec, catalog });
         let mut kept = self.kept.lock().await;
