@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::clock::Clock;
-use crate::config::settings::{self, Settings};
+use crate::config::settings::Settings;
 use crate::domain::id::WorkerId;
 use crate::domain::model::MemoryPlan;
 use crate::engine::grammar;
@@ -194,9 +194,19 @@ async fn tell_others(store: Store, models: Manager, worker: WorkerId, shutdown: 
     }
 }
 
-/// The memory a model would need here, from its files' headers. Loads nothing.
-pub fn plan(settings: &Settings, model: &settings::Model) -> Result<MemoryPlan> {
-    Ok(crate::models::manager::plan_of(settings, model)?)
+/// The memory each model would need here, from its files' headers. Loads nothing.
+pub fn plans(settings: &Settings) -> Result<Vec<(String, Result<MemoryPlan>)>> {
+    let mut models = settings.models.clone();
+    models.iter_mut().for_each(|model| model.load_at_start = false);
+    let shutdown = Shutdown::new();
+    let manager = Manager::start(models, settings, shutdown.clone(), Clock::default())?;
+    let plans = manager.names().into_iter().map(|name| {
+        let plan = manager.plan(&name).map_err(anyhow::Error::from);
+        (name, plan)
+    });
+    let plans = plans.collect();
+    shutdown.request_now();
+    Ok(plans)
 }
 
 /// The API does not know the engine; this is what it may ask of it.

@@ -10,8 +10,9 @@ use super::exit::Exit;
 use super::output::print_json;
 use super::report::bytes;
 use super::settings as overlay;
-use crate::app::{Database, plan};
+use crate::app::{Database, plans};
 use crate::config::settings::Settings;
+use crate::domain::model::MemoryPlan;
 
 /// One thing looked at.
 #[derive(Debug, Serialize)]
@@ -31,24 +32,7 @@ struct Findings {
 pub async fn run(global: &Global, args: &ServeArguments) -> Result<Exit> {
     let mut settings = overlay::resolve(global, args)?;
     let mut findings = vec![data_dir(&settings.data_dir), database(&settings).await];
-    findings.extend(settings.models.iter().map(|model| {
-        let what = format!("model {}", model.name);
-        match plan(&settings, model) {
-            Ok(plan) => Finding {
-                what,
-                ok: plan.fits(),
-                detail: format!(
-                    "needs {} of {} (weights {}, KV {} for {} tokens)",
-                    bytes(plan.needed_bytes()),
-                    bytes(plan.budget_bytes),
-                    bytes(plan.weights_bytes),
-                    bytes(plan.kv_bytes),
-                    plan.kv_tokens
-                ),
-            },
-            Err(error) => Finding { what, ok: false, detail: format!("{error:#}") },
-        }
-    }));
+    findings.extend(plans(&settings)?.into_iter().map(|(name, plan)| of_plan(&name, plan)));
     if settings.models.is_empty() {
         let detail = "none is configured; jobs would wait. Set CONCEPT_MODEL_PATH or use --model NAME=PATH";
         findings.push(Finding { what: "models".into(), ok: false, detail: detail.into() });
@@ -65,6 +49,23 @@ pub async fn run(global: &Global, args: &ServeArguments) -> Result<Exit> {
         }
     }
     Ok(if all_ok { Exit::Done } else { Exit::Failed })
+}
+
+fn of_plan(name: &str, plan: Result<MemoryPlan>) -> Finding {
+    let what = format!("model {name}");
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) => return Finding { what, ok: false, detail: format!("{error:#}") },
+    };
+    let detail = format!(
+        "needs {} of {} (weights {}, KV {} for {} tokens)",
+        bytes(plan.needed_bytes()),
+        bytes(plan.budget_bytes),
+        bytes(plan.weights_bytes),
+        bytes(plan.kv_bytes),
+        plan.kv_tokens
+    );
+    Finding { what, ok: plan.fits(), detail }
 }
 
 fn data_dir(dir: &Path) -> Finding {
