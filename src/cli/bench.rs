@@ -62,7 +62,8 @@ pub async fn run(global: &Global, args: &BenchArguments) -> Result<Exit> {
     by_wall.sort_by(|a, b| a.wall_s.total_cmp(&b.wall_s));
     let median = by_wall[by_wall.len() / 2].clone();
     let all_succeeded = runs.iter().all(|run| run.succeeded == run.items);
-    let report = Report { workload: format!("{:?}", args.workload).to_lowercase(), items: args.items, runs, median };
+    let report =
+        Report { workload: format!("{:?}", args.workload).to_lowercase(), items: args.items, runs, median };
     if global.json {
         print_json(&report)?;
     } else {
@@ -74,7 +75,8 @@ pub async fn run(global: &Global, args: &BenchArguments) -> Result<Exit> {
 fn text(report: &Report) -> String {
     let run = &report.median;
     let mut out = String::new();
-    let _ = writeln!(out, "{} x {} items, median of {} runs", report.workload, report.items, report.runs.len());
+    let _ =
+        writeln!(out, "{} x {} items, median of {} runs", report.workload, report.items, report.runs.len());
     for (name, value) in [
         ("wall s", run.wall_s),
         ("items/s", run.items_per_s),
@@ -113,12 +115,19 @@ async fn measure(client: &Client, request: &JobRequest) -> Result<Run> {
 fn workload(args: &BenchArguments) -> JobRequest {
     let (task, source, schema, instructions) = match args.workload {
         Workload::Attribute => {
-            let source = Source { format: Format::Catalog, text: catalog(args.items).to_string(), dialect: None, lenient: false };
+            let source = Source {
+                format: Format::Catalog,
+                text: catalog(args.items).to_string(),
+                dialect: None,
+                lenient: false,
+            };
             (Task::Attribute, source, None, None)
         }
         Workload::Custom => {
-            let source = Source { format: Format::Jsonl, text: letters(args.items), dialect: None, lenient: false };
-            let instructions = "Read the letter. Say what the customer wants, how urgent it is, and name the product.";
+            let source =
+                Source { format: Format::Jsonl, text: letters(args.items), dialect: None, lenient: false };
+            let instructions =
+                "Read the letter. Say what the customer wants, how urgent it is, and name the product.";
             (Task::Custom, source, Some(letter_schema()), Some(instructions.to_string()))
         }
     };
@@ -136,8 +145,8 @@ fn workload(args: &BenchArguments) -> JobRequest {
 }
 
 const NOUNS: [&str; 12] = [
-    "order", "invoice", "shipment", "customer", "payment", "product", "supplier", "ticket", "contract", "visit",
-    "device", "reading",
+    "order", "invoice", "shipment", "customer", "payment", "product", "supplier", "ticket", "contract",
+    "visit", "device", "reading",
 ];
 const FIELDS: [(&str, &str); 12] = [
     ("name", "varchar(80)"),

@@ -61,9 +61,7 @@ pub async fn run(global: &Global, args: &DemoArguments) -> Result<Exit> {
         println!("\n{}", outcome.mermaid);
         eprintln!("{}", outcome.line());
     }
-    if args.once {
-        server.stop().await;
-    } else {
+    if !args.once {
         eprintln!("\nThe server goes on at http://{address} — Ctrl-C stops it.");
         eprintln!("  adit --server http://{address} results {} --format mermaid", outcome.job.id);
         eprintln!("  curl http://{address}/api/models/status");
@@ -71,7 +69,9 @@ pub async fn run(global: &Global, args: &DemoArguments) -> Result<Exit> {
     if global.json {
         println!("{}", outcome.json());
     }
-    if !args.once {
+    if args.once {
+        server.stop().await;
+    } else {
         server.run().await?;
     }
     Ok(exit)
@@ -164,7 +164,10 @@ struct Outcome {
 async fn extract(client: &Client, request: &JobRequest) -> Result<Outcome> {
     let begun = Instant::now();
     let submitted = client.submit(request, None).await?;
-    eprintln!("job       {} accepted: {} items; it waits for its models", submitted.id, submitted.counts.total);
+    eprintln!(
+        "job       {} accepted: {} items; it waits for its models",
+        submitted.id, submitted.counts.total
+    );
     let mut model_load_s: f64 = 0.0;
     for model in &submitted.models {
         let ready = client.wait(model, LOAD_TIMEOUT_S).await?;

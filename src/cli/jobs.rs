@@ -86,7 +86,8 @@ fn read_schema(path: &Path) -> Result<serde_json::Value> {
 async fn read_source(args: &SubmitArguments) -> Result<(Format, String)> {
     let from = args.from.as_str();
     if from.starts_with("postgres://") || from.starts_with("postgresql://") {
-        let catalog = crate::store::introspect::read_postgres(from, None).await.context("reading the live database")?;
+        let catalog =
+            crate::store::introspect::read_postgres(from, None).await.context("reading the live database")?;
         return Ok((Format::Catalog, serde_json::to_string(&catalog)?));
     }
     let text = if from == "-" {
@@ -203,7 +204,7 @@ pub async fn results(global: &Global, args: &ResultsArguments) -> Result<Exit> {
         None => {
             let outcome = args.outcome.as_ref().map(|word| serde_json::from_value(word.clone().into()));
             let query = ResultsQuery {
-                after: args.after.map(|seq| seq.to_string()),
+                after: args.after.map(i64::from),
                 outcome: outcome.transpose()?,
                 ..ResultsQuery::default()
             };

@@ -16,6 +16,7 @@ pub struct Settings {
     pub engine: Engine,
     pub limits: Limits,
     pub hub: Hub,
+    pub loading: Loading,
     /// In the order in which they are shown.
     pub models: Vec<Model>,
 }
@@ -28,6 +29,14 @@ pub struct Http {
     pub request_timeout_ms: u64,
     /// Running requests and items get this long after a stop was asked for.
     pub shutdown_grace_ms: u64,
+    /// How often an event or result stream looks for something new.
+    pub stream_poll_ms: u64,
+    /// Silence after which an event stream sends a comment, so that proxies keep it open.
+    pub heartbeat_ms: u64,
+    /// Event and result streams that are open at once.
+    pub max_streams: usize,
+    /// Submissions that are being read at once; each holds a database connection.
+    pub max_open_submissions: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,6 +135,25 @@ pub struct Hub {
     pub offline: bool,
 }
 
+/// How models are loaded and given up.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Loading {
+    /// Checkpoints that are read side by side; further ones wait for their turn.
+    pub max_parallel: usize,
+    /// Device memory that no plan touches.
+    pub reserve_bytes: u64,
+    /// Wait before a failed load is tried again; doubles with every attempt up to the second value.
+    pub retry_first_ms: u64,
+    pub retry_max_ms: u64,
+    /// Loads tried before a person has to ask again.
+    pub max_attempts: u32,
+    /// Requests in flight get this long when their model is unloaded.
+    pub drain_ms: u64,
+    /// The self-test has to end within this.
+    pub self_test_ms: u64,
+}
+
 /// One model that clients can name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -186,7 +214,22 @@ impl Default for Settings {
             engine: Engine::default(),
             limits: Limits::default(),
             hub: Hub::default(),
+            loading: Loading::default(),
             models: Vec::new(),
+        }
+    }
+}
+
+impl Default for Loading {
+    fn default() -> Self {
+        Self {
+            max_parallel: 3,
+            reserve_bytes: 256 << 20,
+            retry_first_ms: 2_000,
+            retry_max_ms: 300_000,
+            max_attempts: 20,
+            drain_ms: 30_000,
+            self_test_ms: 120_000,
         }
     }
 }
@@ -197,6 +240,10 @@ impl Default for Http {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             request_timeout_ms: 30_000,
             shutdown_grace_ms: 30_000,
+            stream_poll_ms: 500,
+            heartbeat_ms: 15_000,
+            max_streams: 256,
+            max_open_submissions: 4,
         }
     }
 }

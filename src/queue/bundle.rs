@@ -102,12 +102,8 @@ impl Bundle {
         if held.lost.is_cancelled() {
             return;
         }
-        let finish = Finish {
-            claim: &held.claim,
-            results,
-            again,
-            again_after_ms: again_after_ms(held.claim.tries),
-        };
+        let finish =
+            Finish { claim: &held.claim, results, again, again_after_ms: again_after_ms(held.claim.tries) };
         match self.patiently("finish", || self.desk.store.finish(&finish)).await {
             Some(Finished::Lost) => self.lose(&held.claim),
             Some(Finished::StageDone(done)) => {

@@ -52,8 +52,15 @@ impl Queue {
         shutdown: Shutdown,
     ) -> (Self, mpsc::UnboundedReceiver<StageDone>) {
         let (stages, done) = mpsc::unbounded_channel();
-        let queue =
-            Self { store, settings, worker, hands: Hands::default(), stages, bells: Arc::default(), shutdown };
+        let queue = Self {
+            store,
+            settings,
+            worker,
+            hands: Hands::default(),
+            stages,
+            bells: Arc::default(),
+            shutdown,
+        };
         queue.shutdown.spawn(queue.clone().renew_until_stopped());
         queue.shutdown.spawn(queue.clone().rescue_until_stopped());
         queue.shutdown.spawn(queue.clone().listen_until_stopped());

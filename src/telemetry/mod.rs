@@ -7,3 +7,4 @@
 
 pub mod log;
 pub mod metric;
+pub mod process;

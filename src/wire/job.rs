@@ -159,7 +159,7 @@ pub struct JobPage {
     pub jobs: Vec<Job>,
     /// Give as `after` for the next page; absent on the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
+    pub next: Option<Uuid>,
 }
 
 /// Filters and page of `GET /v1/jobs`.
@@ -176,7 +176,7 @@ pub struct JobsQuery {
     pub model: Option<String>,
     /// `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<String>,
+    pub after: Option<Uuid>,
     /// Jobs of one page; at most `limits.max_page`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1)]

@@ -41,8 +41,9 @@ pub struct ResultPage {
     pub results: Vec<ItemResult>,
     /// Give as `after` for what follows; absent when there was nothing after the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<String>,
-    /// Whether the job had ended when the page was read: if not, later pages may still grow.
+    pub next: Option<i64>,
+    /// Whether the job had ended when the page was read. If not, items may still end anywhere in the job,
+    /// also before `next`: a client that must miss none reads again from the start, or follows the stream.
     pub complete: bool,
 }
 
@@ -51,9 +52,9 @@ pub struct ResultPage {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ResultsQuery {
-    /// `next` of the page before, or the cursor of the last line that was read.
+    /// `seq` of the last result that was read; absent: from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<String>,
+    pub after: Option<i64>,
     /// Results of one page; at most `limits.max_page`. The NDJSON stream has no bound unless this is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1)]
@@ -61,7 +62,8 @@ pub struct ResultsQuery {
     /// Only results of this outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<OutcomeKind>,
-    /// Of the NDJSON stream: wait for results of a running job until it ends.
+    /// Of the NDJSON stream: wait for the results of a running job until it ends. Lines then come in order of
+    /// `seq` without gaps, so that `after` the last line resumes with none missed and none doubled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub follow: Option<bool>,
 }
@@ -71,6 +73,7 @@ pub struct ResultsQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ExportQuery {
+    /// `json`, `mermaid`, `turtle`, `csv` or `dbt`.
     pub format: ExportFormat,
 }
 
@@ -88,14 +91,6 @@ pub enum ExportFormat {
 }
 
 impl ExportFormat {
-    pub const ALL: [ExportFormat; 5] = [
-        ExportFormat::Json,
-        ExportFormat::Mermaid,
-        ExportFormat::Turtle,
-        ExportFormat::Csv,
-        ExportFormat::Dbt,
-    ];
-
     pub fn as_str(self) -> &'static str {
         match self {
             ExportFormat::Json => "json",
@@ -103,16 +98,6 @@ impl ExportFormat {
             ExportFormat::Turtle => "turtle",
             ExportFormat::Csv => "csv",
             ExportFormat::Dbt => "dbt",
-        }
-    }
-
-    pub fn media_type(self) -> &'static str {
-        match self {
-            ExportFormat::Json => "application/json",
-            ExportFormat::Mermaid => "text/vnd.mermaid; charset=utf-8",
-            ExportFormat::Turtle => "text/turtle; charset=utf-8",
-            ExportFormat::Csv => "text/csv; charset=utf-8",
-            ExportFormat::Dbt => "application/yaml",
         }
     }
 }

@@ -165,3 +165,10 @@ pub struct StreamQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }
+
+/// What the header [`IDEMPOTENCY_KEY`] may hold, in bytes of visible ASCII.
+pub const MAX_KEY_BYTES: usize = 255;
+/// A repeated submission under the same key and with the same content answers the first one's job.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Media type of bodies with one JSON value per line.
+pub const NDJSON: &str = "application/x-ndjson";

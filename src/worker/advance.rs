@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::context::{Contexts, JobContext};
+use crate::domain::id::JobId;
 use crate::domain::item::ItemDraft;
 use crate::domain::task::Stage;
 use crate::extract::ExtractError;
@@ -36,7 +37,7 @@ pub async fn run(
 
 async fn advance(store: &Store, contexts: &Contexts, mut done: StageDone) -> Result<(), StoreError> {
     let Some(context) = contexts.get(done.job).await? else { return Ok(()) };
-    let finished = finished(store, done).await?;
+    let finished = finished_items(store, done.job).await?;
     loop {
         let next = next(&context, done.stage, &finished);
         let advanced = store.advance(done, next).await?;
@@ -49,11 +50,11 @@ async fn advance(store: &Store, contexts: &Contexts, mut done: StageDone) -> Res
 }
 
 /// Every item of the job that has ended, of all stages.
-async fn finished(store: &Store, done: StageDone) -> Result<Vec<Finished>, StoreError> {
+pub async fn finished_items(store: &Store, job: JobId) -> Result<Vec<Finished>, StoreError> {
     let mut finished = Vec::new();
     let mut after = None;
     loop {
-        let page = store.results(done.job, after, PAGE, None).await?;
+        let page = store.results(job, after, PAGE, None).await?;
         let Some(last) = page.rows.last() else { return Ok(finished) };
         after = Some(last.seq);
         finished.extend(page.rows.into_iter().map(|row| Finished {
@@ -65,10 +66,7 @@ async fn finished(store: &Store, done: StageDone) -> Result<Vec<Finished>, Store
 
 /// What follows `stage`, all of whose items have ended.
 fn next(context: &JobContext, stage: Stage, finished: &[Finished]) -> NextStage {
-    let fail = |error: &ExtractError| NextStage::Fail {
-        code: error.code(),
-        message: error.to_string(),
-    };
+    let fail = |error: &ExtractError| NextStage::Fail { code: error.code(), message: error.to_string() };
     let (Some(catalog), Some(after)) = (&context.catalog, context.spec.task.stage_after(stage)) else {
         return NextStage::Items { stage, drafts: Vec::new() };
     };

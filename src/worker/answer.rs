@@ -35,7 +35,13 @@ struct Refusal {
 /// Answers one item. `stage` and `input` are the item's own; `context` is its job's.
 ///
 /// Dropping the future takes the sequence out of the engine within one step.
-pub async fn answer(served: &Served, context: &JobContext, seq: Seq, draft: &ItemDraft, priority: u8) -> Ending {
+pub async fn answer(
+    served: &Served,
+    context: &JobContext,
+    seq: Seq,
+    draft: &ItemDraft,
+    priority: u8,
+) -> Ending {
     let begun = Instant::now();
     let request = match request(served, context, seq, draft, priority) {
         Ok(request) => request,

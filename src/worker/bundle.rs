@@ -63,8 +63,11 @@ pub async fn work(desk: &Desk, bundle: &Bundle) {
 
 async fn run(desk: &Desk, bundle: &Bundle, served: &Arc<Served>, chunks: &mut [Open]) {
     let contexts = contexts(desk, bundle).await;
-    let mut waiting =
-        bundle.chunks.iter().enumerate().flat_map(|(at, held)| (0..held.items.len()).map(move |item| (at, item)));
+    let mut waiting = bundle
+        .chunks
+        .iter()
+        .enumerate()
+        .flat_map(|(at, held)| (0..held.items.len()).map(move |item| (at, item)));
     let mut in_flight = FuturesUnordered::new();
     let mut flush = tokio::time::interval(Duration::from_millis(desk.flush_ms));
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -20,6 +20,7 @@ use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::store::finish::StageDone;
 
+pub use advance::finished_items;
 use context::Contexts;
 
 /// Serves every configured model from `queue`, and advances jobs whose stage is done, until the process stops.

@@ -1,0 +1,66 @@
+//! `GET /v1/jobs/{id}/export`: what a schema job found, as a file.
+
+use axum::extract::State as Shared;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use crate::api::body::{JobPath, Params};
+use crate::api::problem::ApiError;
+use crate::api::state::State;
+use crate::domain::code::Code;
+use crate::export::Format;
+use crate::extract::pipeline;
+use crate::wire::result::{ExportFormat, ExportQuery};
+use crate::worker;
+
+/// Export a schema job's data model. Parts whose items have not ended are listed as uncovered.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}/export", tag = "jobs",
+    params(("id" = uuid::Uuid, Path, description = "The job."), ExportQuery),
+    responses((status = 200, description = "The file.", content(
+        (serde_json::Value = "application/json"), (String = "text/plain"),
+    ))),
+)]
+pub async fn export_job(
+    Shared(state): Shared<State>,
+    JobPath(id): JobPath,
+    Params(query): Params<ExportQuery>,
+) -> Result<Response, ApiError> {
+    let (spec, catalog) = state.store.job_spec(id).await?;
+    let Some(catalog) = catalog else {
+        let detail = format!("job {id} of task {} has no data model: read its results", spec.task);
+        return Err(ApiError::new(Code::InvalidState, detail));
+    };
+    let finished = worker::finished_items(&state.store, id).await?;
+    let model = pipeline::assemble(&spec, &catalog, &finished)?;
+    let format = format_of(query.format);
+    Ok(([(header::CONTENT_TYPE, format.content_type())], format.write(&model)).into_response())
+}
+
+fn format_of(format: ExportFormat) -> Format {
+    match format {
+        ExportFormat::Json => Format::Json,
+        ExportFormat::Mermaid => Format::Mermaid,
+        ExportFormat::Turtle => Format::Turtle,
+        ExportFormat::Csv => Format::Csv,
+        ExportFormat::Dbt => Format::Dbt,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_wire_and_of_the_writers_agree() {
+        for format in [
+            ExportFormat::Json,
+            ExportFormat::Mermaid,
+            ExportFormat::Turtle,
+            ExportFormat::Csv,
+            ExportFormat::Dbt,
+        ] {
+            assert_eq!(format.as_str(), format_of(format).as_str());
+        }
+    }
+}

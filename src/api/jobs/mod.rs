@@ -1,0 +1,10 @@
+//! `/v1/jobs` and what lies below it.
+
+pub mod change;
+pub mod events;
+pub mod export;
+pub mod list;
+pub mod results;
+mod source;
+pub mod submit;
+mod view;

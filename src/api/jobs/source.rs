@@ -1,0 +1,109 @@
+//! What a submission's inputs are read into: a catalog, or a list of single inputs.
+
+use serde_json::Value;
+
+use crate::api::problem::ApiError;
+use crate::config::settings::Limits;
+use crate::domain::catalog::{Catalog, Table};
+use crate::domain::code::Code;
+use crate::domain::task::Task;
+use crate::extract::source::{SourceError, catalog_json, csv, ddl, jsonl, table_list};
+use crate::wire::submit::{Dialect, Format, Source};
+
+/// Inputs in the form that items are made from.
+#[derive(Debug, PartialEq)]
+pub enum Inputs {
+    Catalog(Catalog),
+    Singles(Vec<Value>),
+}
+
+/// Inputs given one by one: tables of a schema task, texts or messages of the others.
+pub fn of_list(task: Task, inputs: Vec<Value>, limits: &Limits) -> Result<Inputs, ApiError> {
+    for (at, input) in inputs.iter().enumerate() {
+        let bytes = input.as_str().map_or_else(|| input.to_string().len(), str::len);
+        if bytes > limits.max_line_bytes {
+            let limit = limits.max_line_bytes;
+            let detail = format!("input {at} exceeds limits.max_line_bytes ({limit})");
+            return Err(ApiError::new(Code::TooLarge, detail).pointer(format!("/inputs/{at}")));
+        }
+    }
+    if !task.reads_catalog() {
+        return Ok(Inputs::Singles(inputs));
+    }
+    let mut tables = Vec::with_capacity(inputs.len());
+    for (at, input) in inputs.into_iter().enumerate() {
+        tables.push(table_of(input).map_err(|detail| {
+            ApiError::new(Code::InvalidInput, format!("input {at}: {detail}"))
+                .pointer(format!("/inputs/{at}"))
+        })?);
+    }
+    catalog_of(tables)
+}
+
+/// A table's name, or a table in the catalog's form.
+pub fn table_of(input: Value) -> Result<Table, String> {
+    match input {
+        Value::String(name) if name.trim().is_empty() => Err("a table's name is empty".into()),
+        Value::String(name) => Ok(Table { name, ..Table::default() }),
+        other => serde_json::from_value(other).map_err(|error| format!("not a table: {error}")),
+    }
+}
+
+/// Table names identify; two of the same cannot be told apart in answers.
+pub fn catalog_of(tables: Vec<Table>) -> Result<Inputs, ApiError> {
+    let mut seen = std::collections::HashSet::new();
+    if let Some(at) = tables.iter().position(|table| !seen.insert(table.name.as_str())) {
+        let detail = format!("table '{}' is given twice", tables[at].name);
+        return Err(ApiError::new(Code::InvalidInput, detail).pointer(format!("/inputs/{at}")));
+    }
+    Ok(Inputs::Catalog(Catalog { tables }))
+}
+
+/// Inputs of one document.
+pub fn of_document(task: Task, source: &Source) -> Result<Inputs, ApiError> {
+    let fits = task.reads_catalog() != (source.format == Format::Jsonl);
+    if !fits {
+        let detail = format!("task {task} does not read sources of this format");
+        return Err(ApiError::new(Code::InvalidRequest, detail).pointer("/source/format"));
+    }
+    if source.format != Format::Ddl && (source.dialect.is_some() || source.lenient) {
+        let detail = "dialect and lenient are options of format ddl";
+        return Err(ApiError::new(Code::InvalidRequest, detail).pointer("/source"));
+    }
+    let text = source.text.as_str();
+    Ok(match source.format {
+        Format::Ddl => {
+            let dialect = dialect_of(source.dialect.unwrap_or_default());
+            let options = ddl::Options { dialect, lenient: source.lenient };
+            Inputs::Catalog(ddl::read(text, options)?.catalog)
+        }
+        Format::Csv => Inputs::Catalog(csv::read(text)?),
+        Format::Tables => Inputs::Catalog(table_list::read(text)?),
+        Format::Catalog => Inputs::Catalog(catalog_json::read(text)?),
+        Format::Jsonl => Inputs::Singles(lines(task, text)?),
+    })
+}
+
+/// Texts of a custom job, or the messages of a chat job; an error names its line.
+fn lines(task: Task, text: &str) -> Result<Vec<Value>, SourceError> {
+    if task == Task::Custom {
+        return Ok(jsonl::read(text)?.into_iter().map(Value::String).collect());
+    }
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(at, line)| {
+            serde_json::from_str(line)
+                .map_err(|e| SourceError::new(at as u64 + 1, e.column().max(1) as u64, e.to_string()))
+        })
+        .collect()
+}
+
+fn dialect_of(dialect: Dialect) -> ddl::Dialect {
+    match dialect {
+        Dialect::Generic => ddl::Dialect::Auto,
+        Dialect::Postgres => ddl::Dialect::Postgres,
+        Dialect::Mysql => ddl::Dialect::MySql,
+        Dialect::Sqlite => ddl::Dialect::Sqlite,
+        Dialect::Mssql => ddl::Dialect::MsSql,
+    }
+}

@@ -1,0 +1,109 @@
+//! Every route there is, the document made of them, and the layers around them.
+
+use std::sync::OnceLock;
+
+use axum::Router;
+use axum::middleware;
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::{Components, RefOr};
+use utoipa::openapi::{ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, ResponseBuilder};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::state::State;
+use super::{health, jobs, layers, metrics, models, pages};
+use crate::domain::code::Code;
+use crate::wire::problem::{MEDIA_TYPE, Problem};
+
+/// Handlers that begin their answer within the request timeout.
+fn quick_routes() -> OpenApiRouter<State> {
+    OpenApiRouter::new()
+        .routes(routes!(jobs::list::list_jobs))
+        .routes(routes!(jobs::list::get_job, jobs::change::delete_job))
+        .routes(routes!(jobs::results::get_results))
+        .routes(routes!(jobs::export::export_job))
+        .routes(routes!(jobs::events::job_events))
+        .routes(routes!(jobs::change::cancel_job))
+        .routes(routes!(jobs::change::retry_job))
+        .routes(routes!(models::model_states))
+        .routes(routes!(models::list_models))
+        .routes(routes!(models::get_model))
+        .routes(routes!(models::load_model))
+        .routes(routes!(models::unload_model))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(pages::openapi))
+        .routes(routes!(pages::docs))
+        .routes(routes!(pages::index))
+        .routes(routes!(pages::asset))
+}
+
+/// Handlers that read or wait for as long as the client asks, under time limits of their own.
+fn patient_routes() -> OpenApiRouter<State> {
+    OpenApiRouter::new().routes(routes!(jobs::submit::submit)).routes(routes!(models::wait_for_model))
+}
+
+/// The whole service. Needs no socket: tests call it as a tower service.
+pub fn router(state: State) -> Router {
+    let timed = middleware::from_fn_with_state(state.clone(), layers::limit_time);
+    let (router, _) = quick_routes().layer(timed).merge(patient_routes()).split_for_parts();
+    router
+        .fallback(layers::no_such_path)
+        .method_not_allowed_fallback(layers::no_such_method)
+        .layer(CatchPanicLayer::custom(layers::on_panic))
+        .layer(middleware::from_fn(layers::observe))
+        .with_state(state)
+}
+
+/// Serves until a stop is asked for; then open requests finish, streams end, and it returns.
+pub async fn serve(listener: TcpListener, state: State) -> std::io::Result<()> {
+    let shutdown = state.shutdown.clone();
+    axum::serve(listener, router(state))
+        .with_graceful_shutdown(async move { shutdown.requested().await })
+        .await
+}
+
+/// The OpenAPI document of [`router`].
+pub fn document() -> &'static OpenApi {
+    static DOCUMENT: OnceLock<OpenApi> = OnceLock::new();
+    DOCUMENT.get_or_init(|| {
+        let info = InfoBuilder::new()
+            .title("adit")
+            .version(env!("CARGO_PKG_VERSION"))
+            .description(Some(
+                "Batch extraction: submit jobs, follow them, read results. Every error is a Problem.",
+            ))
+            .build();
+        let bare = OpenApiBuilder::new().info(info).build();
+        let (_, mut document) = OpenApiRouter::<State>::with_openapi(bare)
+            .merge(quick_routes())
+            .merge(patient_routes())
+            .split_for_parts();
+        add_problems(&mut document);
+        document
+    })
+}
+
+/// Every operation may answer a problem; said once here rather than at each handler.
+fn add_problems(document: &mut OpenApi) {
+    let components = document.components.get_or_insert_with(Components::new);
+    let mut schemas =
+        vec![(Problem::name().to_string(), Problem::schema()), (Code::name().to_string(), Code::schema())];
+    Problem::schemas(&mut schemas);
+    components.schemas.extend(schemas);
+    for item in document.paths.paths.values_mut() {
+        let operations = [&mut item.get, &mut item.post, &mut item.delete, &mut item.put, &mut item.patch];
+        operations.into_iter().flatten().for_each(add_problem);
+    }
+}
+
+fn add_problem(operation: &mut Operation) {
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
+    let response =
+        ResponseBuilder::new().description("A problem; `code` says which.").content(MEDIA_TYPE, content);
+    operation.responses.responses.insert("default".into(), RefOr::T(response.build()));
+}
