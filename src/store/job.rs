@@ -11,7 +11,7 @@ use crate::domain::catalog::Catalog;
 use crate::domain::code::Code;
 use crate::domain::id::JobId;
 use crate::domain::job::{Class, Counts, JobSpec, JobState};
-use crate::domain::task::Stage;
+use crate::domain::task::{Stage, Task};
 use crate::domain::usage::Usage;
 
 /// A job as it stands.
@@ -52,6 +52,9 @@ pub struct JobFilter {
     pub tenant: Option<String>,
     /// Empty: any.
     pub states: Vec<JobState>,
+    pub task: Option<Task>,
+    /// Jobs with items that this model serves.
+    pub model: Option<String>,
 }
 
 struct RawJob {
@@ -123,11 +126,15 @@ impl Store {
                where ($1::text is null or tenant = $1)
                  and (cardinality($2::text[]) = 0 or state::text = any($2))
                  and ($3::uuid is null or id < $3)
+                 and ($5::text is null or task::text = $5)
+                 and ($6::text is null or exists (select from chunks c where c.job_id = jobs.id and c.model = $6))
                order by id desc limit $4"#,
             filter.tenant,
             &states,
             before.map(|job| job.0),
             i64::from(limit),
+            filter.task.map(Task::as_str),
+            filter.model,
         )
         .fetch_all(&mut *tx)
         .await?;
