@@ -49,10 +49,8 @@ impl Contexts {
             return Ok(Some(context.clone()));
         }
         drop(kept);
-        let (spec, catalog) = match self.store.job_spec(job).await {
-            Ok(found) => found,
-            Err(StoreError::NotFound(_)) => return Ok(None),
-            Err(error) => return Err(error),
+        let Some((spec, catalog)) = self.store.job_spec(job).await? else {
+            return Ok(None);
         };
         let context = Arc::new(JobContext { id: job, spec, catalog });
         let mut kept = self.kept.lock().await;

@@ -26,7 +26,9 @@ pub async fn export_job(
     JobPath(id): JobPath,
     Params(query): Params<ExportQuery>,
 ) -> Result<Response, ApiError> {
-    let (spec, catalog) = state.store.job_spec(id).await?;
+    let Some((spec, catalog)) = state.store.job_spec(id).await? else {
+        return Err(ApiError::job_not_found(id));
+    };
     let Some(catalog) = catalog else {
         let detail = format!("job {id} of task {} has no data model: read its results", spec.task);
         return Err(ApiError::new(Code::InvalidState, detail));
