@@ -73,3 +73,27 @@ fn speed_of_a_real_checkpoint() {
         println!("decode: {rate:.0} tokens/s with {sequences} sequences at 256 positions");
     }
 }
+
+/// Greedy text after a prompt whose words are single tokens of the file's vocabulary.
+#[test]
+#[ignore = "needs a checkpoint that is not in the repository"]
+fn text_of_a_real_checkpoint() {
+    let path = PathBuf::from(std::env::var_os("ADIT_TEST_GGUF").expect("ADIT_TEST_GGUF names a checkpoint"));
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let words = checkpoint.gguf().unwrap().metadata["tokenizer.ggml.tokens"].to_vec().unwrap();
+    let words: Vec<&str> = words.iter().map(|w| w.to_string().unwrap().as_str()).collect();
+    let id = |word: &&str| words.iter().position(|w| w == word).unwrap() as u32;
+    let prompt = ["The", "Ġcapital", "Ġof", "ĠFrance", "Ġis"];
+    let mut tokens: Vec<u32> = prompt.iter().map(id).collect();
+    let options = LoadOptions { kv_tokens: BLOCKS * 16, context_tokens: 2048, ..LoadOptions::default() };
+    let mut model = Model::load(&checkpoint, &options, &mut |_| ()).unwrap();
+    let (mut past, mut text) = (0, prompt.concat());
+    for _ in 0..24 {
+        let next = argmax(model.forward(&batch(1, past, &[tokens.clone()])).unwrap());
+        past += tokens.len();
+        text.push_str(words[next as usize]);
+        tokens = vec![next];
+    }
+    println!("{}", text.replace('Ġ', " "));
+    assert!(text.contains("ĠParis"));
+}

@@ -9,6 +9,8 @@ dispatch! {
     pub fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) = silu;
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn silu<S: Simd>(gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert!(gate.len() == up.len() && up.len() == out.len() && out.len().is_multiple_of(LANES));

@@ -35,6 +35,8 @@ dispatch! {
     pub fn attend(args: &Args, scores: &mut [f32], score_stride: usize, out: &mut [f32]) = attend_any;
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn attend_any<S: Simd>(args: &Args, scores: &mut [f32], score_stride: usize, out: &mut [f32]) {
     let rows = args.n_queries / args.group;
@@ -87,6 +89,8 @@ unsafe fn attend_any<S: Simd>(args: &Args, scores: &mut [f32], score_stride: usi
 }
 
 /// Scores of `Q` queries at 16 positions.
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn score<S: Simd, const Q: usize>(
     args: &Args,
@@ -112,6 +116,8 @@ unsafe fn score<S: Simd, const Q: usize>(
 }
 
 /// Softmax over the first `valid` scores; the others become 0.
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn softmax<S: Simd>(row: &mut [f32], valid: usize) {
     row[valid..].fill(f32::NEG_INFINITY);
@@ -140,6 +146,8 @@ unsafe fn softmax<S: Simd>(row: &mut [f32], valid: usize) {
 }
 
 /// Weighted sums of V for `Q` queries, up to four vectors of the head at a time.
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn weigh_all<S: Simd, const Q: usize>(
     args: &Args,
@@ -163,6 +171,8 @@ unsafe fn weigh_all<S: Simd, const Q: usize>(
     }
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn weigh<S: Simd, const Q: usize, const N: usize>(
     args: &Args,

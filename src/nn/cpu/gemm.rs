@@ -71,6 +71,8 @@ struct Bf16;
 
 impl<S: Simd> Weight<S> for F32 {
     const BYTES: usize = 4;
+    /// # Safety
+    /// That of the trait.
     #[inline(always)]
     unsafe fn load(p: *const u8) -> S::V {
         // SAFETY: passed on to the caller.
@@ -80,6 +82,8 @@ impl<S: Simd> Weight<S> for F32 {
 
 impl<S: Simd> Weight<S> for F16 {
     const BYTES: usize = 2;
+    /// # Safety
+    /// That of the trait.
     #[inline(always)]
     unsafe fn load(p: *const u8) -> S::V {
         // SAFETY: passed on to the caller.
@@ -89,6 +93,8 @@ impl<S: Simd> Weight<S> for F16 {
 
 impl<S: Simd> Weight<S> for Bf16 {
     const BYTES: usize = 2;
+    /// # Safety
+    /// That of the trait.
     #[inline(always)]
     unsafe fn load(p: *const u8) -> S::V {
         // SAFETY: passed on to the caller.
@@ -96,24 +102,32 @@ impl<S: Simd> Weight<S> for Bf16 {
     }
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn f32_panels<S: Simd>(args: &Args) {
     // SAFETY: passed on to the caller.
     unsafe { float_panels::<S, F32>(args) }
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn f16_panels<S: Simd>(args: &Args) {
     // SAFETY: passed on to the caller.
     unsafe { float_panels::<S, F16>(args) }
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn bf16_panels<S: Simd>(args: &Args) {
     // SAFETY: passed on to the caller.
     unsafe { float_panels::<S, Bf16>(args) }
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn float_panels<S: Simd, W: Weight<S>>(args: &Args) {
     let mut panel = 0;
@@ -131,6 +145,8 @@ unsafe fn float_panels<S: Simd, W: Weight<S>>(args: &Args) {
     }
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn float_rows<S: Simd, W: Weight<S>, const P: usize>(args: &Args, panel: usize) {
     let mut row = 0;
@@ -151,6 +167,8 @@ unsafe fn float_rows<S: Simd, W: Weight<S>, const P: usize>(args: &Args, panel: 
     }
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn float_tile<S: Simd, W: Weight<S>, const R: usize, const P: usize>(
     args: &Args,
@@ -183,6 +201,8 @@ unsafe fn float_tile<S: Simd, W: Weight<S>, const R: usize, const P: usize>(
 }
 
 /// Bias, accumulation and the store, short of the matrix's edge.
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn put<S: Simd>(args: &Args, row: usize, panel: usize, mut value: S::V) {
     // SAFETY: row and panel exist; at the edge only `n - first` columns are touched.
@@ -208,6 +228,8 @@ unsafe fn put<S: Simd>(args: &Args, row: usize, panel: usize, mut value: S::V) {
     }
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn blocks<S: Simd>(args: &Args, kind: BlockKind) {
     // SAFETY: passed on to the caller. The flags become constants of the tile.
@@ -223,6 +245,8 @@ unsafe fn blocks<S: Simd>(args: &Args, kind: BlockKind) {
     }
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn block_panels<S: Simd, const NIBBLES: bool, const HALVES: bool, const MIN: bool>(
     args: &Args,
@@ -252,6 +276,8 @@ unsafe fn block_panels<S: Simd, const NIBBLES: bool, const HALVES: bool, const M
 }
 
 /// w = d·(q - zero) + m and x = s·b give Σ w·x = d·s·(Σ q·b - zero·Σ b) + m·s·Σ b per block.
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn block_tile<S: Simd, const R: usize, const NIBBLES: bool, const HALVES: bool, const MIN: bool>(
     args: &Args,
@@ -336,6 +362,8 @@ unsafe fn block_tile<S: Simd, const R: usize, const NIBBLES: bool, const HALVES:
 }
 
 /// Four bytes of a row for every lane.
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn four<S: Simd>(p: *const i8) -> S::I {
     // SAFETY: four bytes are inside the row.

@@ -45,7 +45,7 @@ impl Isa {
 
 /// Compiles a generic kernel for each instruction set and puts a function in front that picks one.
 ///
-/// `dispatch! { pub fn name(a: T, …) = kernel; }` makes `unsafe fn name(isa, a, …)`; its contract is the
+/// `dispatch! { pub fn name(a: T, …) = kernel; }` makes an unsafe function `name(isa, a, …)`; its contract is the
 /// kernel's, and that `isa` is one of [`Isa::available`].
 macro_rules! dispatch {
     ($($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) = $kernel:ident;)*) => {$(
@@ -57,6 +57,7 @@ macro_rules! dispatch {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,f16c,fma")]
             #[allow(clippy::too_many_arguments)]
+            // SAFETY: called below, where the caller has promised the set.
             unsafe fn avx512($($arg: $ty),*) {
                 // SAFETY: passed on to the caller.
                 unsafe { $kernel::<$crate::nn::cpu::simd::Avx512>($($arg),*) }
@@ -64,6 +65,7 @@ macro_rules! dispatch {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]
             #[allow(clippy::too_many_arguments)]
+            // SAFETY: as above.
             unsafe fn avx2($($arg: $ty),*) {
                 // SAFETY: passed on to the caller.
                 unsafe { $kernel::<$crate::nn::cpu::simd::Avx2>($($arg),*) }

@@ -209,7 +209,7 @@ impl Packed {
     pub fn unpack_row(&self, row: usize, out: &mut [f32]) {
         let (panel, lane) = (self.panel(row / LANES), row % LANES);
         match self.format {
-            Format::F32 => gather::<4>(panel, lane, out, |b| f32::from_ne_bytes(b)),
+            Format::F32 => gather::<4>(panel, lane, out, f32::from_ne_bytes),
             Format::F16 => gather::<2>(panel, lane, out, |b| f16::from_le_bytes(b).to_f32()),
             Format::Bf16 => gather::<2>(panel, lane, out, |b| bf16::from_le_bytes(b).to_f32()),
             Format::Blocks(kind) => {

@@ -13,6 +13,8 @@ dispatch! {
     pub fn quantise_row(x: &[f32], bytes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) = quantise;
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn quantise<S: Simd>(x: &[f32], bytes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
     let n_blocks = x.len() / BLOCK;

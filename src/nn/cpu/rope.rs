@@ -47,6 +47,8 @@ dispatch! {
     pub fn rotate(x: &mut [f32], cos: &[f32], sin: &[f32]) = rotate_any;
 }
 
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
 unsafe fn rotate_any<S: Simd>(x: &mut [f32], cos: &[f32], sin: &[f32]) {
     let half = cos.len();

@@ -35,6 +35,8 @@ struct State {
     wake: Condvar,
 }
 
+/// # Safety
+/// The first argument is the address of the closure it was made for, still alive.
 type Call = unsafe fn(usize, usize, usize);
 
 impl Threads {
@@ -74,6 +76,8 @@ impl Threads {
             (0..n_tasks).for_each(|i| task(i, 0));
             return;
         }
+        /// # Safety
+        /// `closure` is the address of a live F.
         unsafe fn call<F: Fn(usize, usize) + Sync>(closure: usize, i: usize, thread: usize) {
             // SAFETY: `closure` is the address of an F that outlives the region: `Region` closes on drop.
             unsafe { (*(closure as *const F))(i, thread) }

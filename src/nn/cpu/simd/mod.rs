@@ -3,6 +3,26 @@
 //! All functions are `#[inline(always)]`, so that they take on the target features of the kernel that
 //! [`super::isa::dispatch`] compiles around them.
 
+/// Declares operations whose contract is the trait's.
+macro_rules! declare {
+    ($($(#[$doc:meta])* fn $name:ident $(<const $flag:ident: bool>)? ($($arg:ident: $ty:ty),*) $(-> $out:ty)?;)*) => {$(
+        $(#[$doc])*
+        /// # Safety
+        /// That of [`Simd`].
+        unsafe fn $name $(<const $flag: bool>)? ($($arg: $ty),*) $(-> $out)?;
+    )*};
+}
+
+/// Implements operations: what each body calls is good wherever the trait's contract holds.
+macro_rules! ops {
+    ($(fn $name:ident $(<const $flag:ident: bool>)? ($($arg:ident: $ty:ty),*) $(-> $out:ty)? $body:block)*) => {$(
+        // SAFETY: the contract of `Simd`, kept by the caller.
+        #[inline(always)]
+        #[allow(unused_unsafe)]
+        unsafe fn $name $(<const $flag: bool>)? ($($arg: $ty),*) $(-> $out)? { unsafe { $body } }
+    )*};
+}
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -29,42 +49,46 @@ pub trait Simd: Copy {
     const INT_ROWS: usize;
     const WIDE: bool;
 
-    unsafe fn splat(x: f32) -> Self::V;
-    unsafe fn load(p: *const f32) -> Self::V;
-    unsafe fn store(p: *mut f32, v: Self::V);
-    unsafe fn load_f16(p: *const u16) -> Self::V;
-    unsafe fn load_bf16(p: *const u16) -> Self::V;
-    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
-    unsafe fn abs(a: Self::V) -> Self::V;
-    /// a·b + c
-    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// To the nearest integer, ties to even.
-    unsafe fn round(a: Self::V) -> Self::V;
-    /// a·2ⁿ, n integral in -126..=127.
-    unsafe fn scale2(a: Self::V, n: Self::V) -> Self::V;
-    /// `a` where `x >= limit`, else 0.
-    unsafe fn zero_below(a: Self::V, x: Self::V, limit: f32) -> Self::V;
-    /// Sum of the lanes, in an order fixed per implementation.
-    unsafe fn sum(a: Self::V) -> f32;
-    unsafe fn largest(a: Self::V) -> f32;
+    declare! {
+        fn splat(x: f32) -> Self::V;
+        fn load(p: *const f32) -> Self::V;
+        fn store(p: *mut f32, v: Self::V);
+        fn load_f16(p: *const u16) -> Self::V;
+        fn load_bf16(p: *const u16) -> Self::V;
+        fn add(a: Self::V, b: Self::V) -> Self::V;
+        fn sub(a: Self::V, b: Self::V) -> Self::V;
+        fn mul(a: Self::V, b: Self::V) -> Self::V;
+        fn div(a: Self::V, b: Self::V) -> Self::V;
+        fn max(a: Self::V, b: Self::V) -> Self::V;
+        fn min(a: Self::V, b: Self::V) -> Self::V;
+        fn abs(a: Self::V) -> Self::V;
+        /// a·b + c
+        fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+        /// To the nearest integer, ties to even.
+        fn round(a: Self::V) -> Self::V;
+        /// a·2ⁿ, n integral in -126..=127.
+        fn scale2(a: Self::V, n: Self::V) -> Self::V;
+        /// `a` where `x >= limit`, else 0.
+        fn zero_below(a: Self::V, x: Self::V, limit: f32) -> Self::V;
+        /// Sum of the lanes, in an order fixed per implementation.
+        fn sum(a: Self::V) -> f32;
+        fn largest(a: Self::V) -> f32;
 
-    unsafe fn isplat(x: i32) -> Self::I;
-    unsafe fn load_bytes(p: *const u8) -> Self::I;
-    /// Per lane: acc + Σ of four products of unsigned bytes of `w` with signed bytes of `x`.
-    /// `SMALL` promises that no byte of `w` exceeds 127.
-    unsafe fn dot<const SMALL: bool>(acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
-    unsafe fn low_nibbles(a: Self::I) -> Self::I;
-    unsafe fn high_nibbles(a: Self::I) -> Self::I;
-    unsafe fn to_f32(a: Self::I) -> Self::V;
-    /// Rounds 16 values of -127..=127 to bytes at `p` and returns their sum.
-    unsafe fn store_i8(p: *mut i8, v: Self::V) -> i32;
+        fn isplat(x: i32) -> Self::I;
+        fn load_bytes(p: *const u8) -> Self::I;
+        /// Per lane: acc + Σ of four products of unsigned bytes of `w` with signed bytes of `x`.
+        /// `SMALL` promises that no byte of `w` exceeds 127.
+        fn dot<const SMALL: bool>(acc: Self::I, w: Self::I, x: Self::I) -> Self::I;
+        fn low_nibbles(a: Self::I) -> Self::I;
+        fn high_nibbles(a: Self::I) -> Self::I;
+        fn to_f32(a: Self::I) -> Self::V;
+        /// Rounds 16 values of -127..=127 to bytes at `p` and returns their sum.
+        fn store_i8(p: *mut i8, v: Self::V) -> i32;
+    }
 
     /// eˣ to about 1e-7 relative; 0 below -87.3, capped at e^88.3. Cephes' expf.
+    /// # Safety
+    /// That of the trait.
     #[inline(always)]
     unsafe fn exp(x: Self::V) -> Self::V {
         // SAFETY: passed on to the caller.
