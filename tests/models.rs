@@ -6,3 +6,10 @@ mod support;
 
 #[path = "models/tiny.rs"]
 mod tiny;
+
+#[path = "models/fetch.rs"]
+mod fetch;
+#[path = "models/manager.rs"]
+mod manager;
+#[path = "models/text.rs"]
+mod text;

@@ -4,7 +4,7 @@
 //! template sandbox.
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError};
@@ -56,6 +56,20 @@ pub fn cached(repo: &str, revision: &str, options: &Options) -> Option<PathBuf> 
     let config = ["config.json", "adapter_config.json"].iter().find_map(|name| cache.get(name))?;
     let dir = config.parent()?.to_path_buf();
     is_complete(&dir).then_some(dir)
+}
+
+/// Whether the hub tells about a repository within `timeout`. The client itself waits without a bound, so it
+/// is asked on a thread that is left to its own if it does not come back.
+pub fn answers(repo: &str, options: &Options, timeout: Duration) -> bool {
+    let (sender, answer) = std::sync::mpsc::channel();
+    let place = Repo::with_revision(repo.into(), RepoType::Model, "main".into());
+    let options = options.clone();
+    let ask = move || {
+        let told = client(&options).and_then(|api| api.repo(place).info());
+        let _ = sender.send(told.is_ok());
+    };
+    std::thread::Builder::new().name("hub-probe".into()).spawn(ask).is_ok()
+        && answer.recv_timeout(timeout).unwrap_or(false)
 }
 
 /// Whether every weight file that the snapshot's index names is there.
