@@ -275,6 +275,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::problem::Problem;
 
     async fn lines_of(parts: &[&str], max_line_bytes: usize) -> Result<Vec<(u64, String)>, Problem> {
         let parts: Vec<Result<Bytes, std::io::Error>> =
@@ -291,8 +292,6 @@ mod tests {
             }
         }
     }
-
-    use crate::wire::problem::Problem;
 
     #[tokio::test]
     async fn lines_are_found_wherever_the_parts_are_cut() {

@@ -17,6 +17,7 @@ use super::state::State;
 use super::{health, jobs, layers, metrics, models, pages};
 use crate::domain::code::Code;
 use crate::wire::problem::{MEDIA_TYPE, Problem};
+use crate::wire::result::ExportFormat;
 
 /// Handlers that begin their answer within the request timeout.
 fn quick_routes() -> OpenApiRouter<State> {
@@ -88,11 +89,13 @@ pub fn document() -> &'static OpenApi {
     })
 }
 
-/// Every operation may answer a problem; said once here rather than at each handler.
+/// Every operation may answer a problem; said once here rather than at each handler. Schemas that only these or
+/// query parameters refer to are not collected by the handlers' macro.
 fn add_problems(document: &mut OpenApi) {
     let components = document.components.get_or_insert_with(Components::new);
     let mut schemas =
         vec![(Problem::name().to_string(), Problem::schema()), (Code::name().to_string(), Code::schema())];
+    schemas.push((ExportFormat::name().to_string(), ExportFormat::schema()));
     Problem::schemas(&mut schemas);
     components.schemas.extend(schemas);
     for item in document.paths.paths.values_mut() {

@@ -41,6 +41,9 @@ pub struct Job {
     /// Why a `failed` job failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<JobError>,
+    /// Statements of a lenient source that could not be read. Only in the answer to the submission.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// Items by what became of them. `total` is the sum of the others.

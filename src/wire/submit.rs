@@ -81,9 +81,9 @@ pub enum Format {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
-    /// Accepts what most databases write.
+    /// Guessed from the text.
     #[default]
-    Generic,
+    Auto,
     Postgres,
     Mysql,
     Sqlite,

@@ -30,7 +30,7 @@ pub async fn retry_job(
     JobPath(id): JobPath,
 ) -> Result<Json<Retried>, ApiError> {
     let items = state.store.retry_failed(id).await?;
-    Ok(Json(Retried { items: i64::try_from(items).unwrap_or(i64::MAX), job: read_job(&state, id).await? }))
+    Ok(Json(Retried { items, job: read_job(&state, id).await? }))
 }
 
 /// Delete a job that has ended, with its results.

@@ -18,7 +18,7 @@ use crate::api::state::State;
 use crate::domain::id::{JobId, Seq};
 use crate::domain::item::{Outcome, OutcomeKind};
 use crate::store::StoreError;
-use crate::store::result::ResultRow;
+use crate::store::result::{ResultPage as Rows, ResultRow};
 use crate::wire::result::{ItemError, ItemResult, ResultPage, ResultsQuery};
 use crate::wire::submit::NDJSON;
 
@@ -48,7 +48,7 @@ pub async fn get_results(
     let limit = page_size(query.limit, DEFAULT_PAGE, state.settings.limits.max_page)?;
     // looked at first: results of a job that had ended before cannot be missing from the page
     let job = state.store.job(id).await?.ok_or_else(|| ApiError::job_not_found(id))?;
-    let rows = read_rows(&state, id, query.after, limit, query.outcome).await?;
+    let rows = read_rows(&state, id, query.after, limit, query.outcome).await?.rows;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| i64::from(row.seq));
     let results = rows.into_iter().map(result_view).collect();
     Ok(Json(ResultPage { results, next, complete: job.state.is_final() }).into_response())
@@ -60,9 +60,9 @@ async fn read_rows(
     after: Option<i64>,
     limit: u32,
     outcome: Option<OutcomeKind>,
-) -> Result<Vec<ResultRow>, StoreError> {
+) -> Result<Rows, StoreError> {
     let after = after.map(|after| Seq::try_from(after).unwrap_or(if after < 0 { -1 } else { Seq::MAX }));
-    Ok(state.store.results(id, after, limit, outcome).await?.rows)
+    state.store.results(id, after, limit, outcome).await
 }
 
 fn result_view(row: ResultRow) -> ItemResult {
@@ -129,11 +129,8 @@ impl Tail {
             if self.left == Some(0) {
                 return Ok(None);
             }
-            while let Some(row) = self.rows.pop_front() {
+            if let Some(row) = self.rows.pop_front() {
                 self.after = Some(i64::from(row.seq));
-                if self.outcome.is_some_and(|wanted| wanted != row.outcome.kind()) {
-                    continue;
-                }
                 self.left = self.left.map(|left| left - 1);
                 let mut line = serde_json::to_vec(&result_view(row)).expect("a result came from JSON");
                 line.push(b'\n');
@@ -151,10 +148,10 @@ impl Tail {
             // before the rows: what a job that had ended lacks will never come
             let job = if self.follow { self.state.store.job(self.id).await? } else { None };
             let over = !self.follow || job.is_none_or(|job| job.state.is_final());
-            // a filter is applied later: the order without gaps needs every row
-            let rows = read_rows(&self.state, self.id, self.after, DEFAULT_PAGE, self.filter(over)).await?;
+            let Rows { rows, settled_before } =
+                read_rows(&self.state, self.id, self.after, DEFAULT_PAGE, self.outcome).await?;
             let full = rows.len() == DEFAULT_PAGE as usize;
-            self.rows = if over { rows.into() } else { without_gaps(self.after, rows) };
+            self.rows = rows.into_iter().filter(|row| over || row.seq < settled_before).collect();
             if over {
                 self.ended = !full;
                 return Ok(!self.rows.is_empty());
@@ -169,20 +166,4 @@ impl Tail {
             }
         }
     }
-
-    fn filter(&self, over: bool) -> Option<OutcomeKind> {
-        self.outcome.filter(|_| over)
-    }
-}
-
-/// The rows up to the first item that has not ended.
-fn without_gaps(after: Option<i64>, rows: Vec<ResultRow>) -> VecDeque<ResultRow> {
-    let mut expected = after.map_or(0, |after| after + 1);
-    rows.into_iter()
-        .take_while(|row| {
-            let fits = i64::from(row.seq) == expected;
-            expected += 1;
-            fits
-        })
-        .collect()
 }

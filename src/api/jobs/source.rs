@@ -7,7 +7,7 @@ use crate::config::settings::Limits;
 use crate::domain::catalog::{Catalog, Table};
 use crate::domain::code::Code;
 use crate::domain::task::Task;
-use crate::extract::source::{SourceError, catalog_json, csv, ddl, jsonl, table_list};
+use crate::extract::source::{catalog_json, checked, csv, ddl, jsonl, table_list};
 use crate::wire::submit::{Dialect, Format, Source};
 
 /// Inputs in the form that items are made from.
@@ -49,58 +49,61 @@ pub fn table_of(input: Value) -> Result<Table, String> {
     }
 }
 
-/// Table names identify; two of the same cannot be told apart in answers.
+/// Names must tell tables and columns apart, and keys name columns that exist.
 pub fn catalog_of(tables: Vec<Table>) -> Result<Inputs, ApiError> {
-    let mut seen = std::collections::HashSet::new();
-    if let Some(at) = tables.iter().position(|table| !seen.insert(table.name.as_str())) {
-        let detail = format!("table '{}' is given twice", tables[at].name);
-        return Err(ApiError::new(Code::InvalidInput, detail).pointer(format!("/inputs/{at}")));
-    }
-    Ok(Inputs::Catalog(Catalog { tables }))
+    let catalog = checked(Catalog { tables })
+        .map_err(|error| ApiError::new(Code::InvalidInput, error.message).pointer("/inputs"))?;
+    Ok(Inputs::Catalog(catalog))
 }
 
-/// Inputs of one document.
-pub fn of_document(task: Task, source: &Source) -> Result<Inputs, ApiError> {
+/// Inputs of one document, and what was left out of it on the client's wish.
+pub fn of_document(task: Task, source: &Source) -> Result<(Inputs, Vec<String>), ApiError> {
     let fits = task.reads_catalog() != (source.format == Format::Jsonl);
     if !fits {
         let detail = format!("task {task} does not read sources of this format");
         return Err(ApiError::new(Code::InvalidRequest, detail).pointer("/source/format"));
     }
-    if source.format != Format::Ddl && (source.dialect.is_some() || source.lenient) {
+    if source.format != Format::Ddl
+        && (source.lenient || source.dialect.is_some_and(|dialect| dialect != Dialect::Auto))
+    {
         let detail = "dialect and lenient are options of format ddl";
         return Err(ApiError::new(Code::InvalidRequest, detail).pointer("/source"));
     }
     let text = source.text.as_str();
-    Ok(match source.format {
+    let catalog = match source.format {
+        Format::Jsonl => return Ok((Inputs::Singles(lines_of(task, text)?), Vec::new())),
         Format::Ddl => {
             let dialect = dialect_of(source.dialect.unwrap_or_default());
-            let options = ddl::Options { dialect, lenient: source.lenient };
-            Inputs::Catalog(ddl::read(text, options)?.catalog)
+            let read = ddl::read(text, ddl::Options { dialect, lenient: source.lenient })?;
+            let left_out = read.left_out.iter().map(ToString::to_string).collect();
+            return Ok((Inputs::Catalog(read.catalog), left_out));
         }
-        Format::Csv => Inputs::Catalog(csv::read(text)?),
-        Format::Tables => Inputs::Catalog(table_list::read(text)?),
-        Format::Catalog => Inputs::Catalog(catalog_json::read(text)?),
-        Format::Jsonl => Inputs::Singles(lines(task, text)?),
-    })
+        Format::Csv => csv::read(text)?,
+        Format::Tables => table_list::read(text)?,
+        Format::Catalog => catalog_json::read(text)?,
+    };
+    Ok((Inputs::Catalog(catalog), Vec::new()))
 }
 
-/// Texts of a custom job, or the messages of a chat job; an error names its line.
-fn lines(task: Task, text: &str) -> Result<Vec<Value>, SourceError> {
+fn lines_of(task: Task, text: &str) -> Result<Vec<Value>, ApiError> {
     if task == Task::Custom {
         return Ok(jsonl::read(text)?.into_iter().map(Value::String).collect());
     }
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
     lines
-        .map(|(at, line)| {
-            serde_json::from_str(line)
-                .map_err(|e| SourceError::new(at as u64 + 1, e.column().max(1) as u64, e.to_string()))
+        .map(|(line, number)| {
+            serde_json::from_str(line).map_err(|error| {
+                ApiError::new(Code::InvalidInput, format!("line {number}: {error}"))
+                    .at(number, Some(error.column() as u64))
+                    .pointer("/source/text")
+            })
         })
         .collect()
 }
 
 fn dialect_of(dialect: Dialect) -> ddl::Dialect {
     match dialect {
-        Dialect::Generic => ddl::Dialect::Auto,
+        Dialect::Auto => ddl::Dialect::Auto,
         Dialect::Postgres => ddl::Dialect::Postgres,
         Dialect::Mysql => ddl::Dialect::MySql,
         Dialect::Sqlite => ddl::Dialect::Sqlite,

@@ -45,14 +45,21 @@ use crate::wire::submit::{JobRequest, StreamQuery};
 pub async fn submit(Shared(state): Shared<State>, mut request: Request) -> Result<Response, ApiError> {
     let headers = request.headers().clone();
     let key = body::idempotency_key(&headers)?;
-    let (submitted, options) = match body::body_kind(&headers)? {
+    let done = match body::body_kind(&headers)? {
         BodyKind::Json => submit_document(&state, key, &headers, request.into_body()).await?,
         BodyKind::Lines => {
             let Params(query) = request.extract_parts::<Params<StreamQuery>>().await?;
             submit_lines(&state, key, query, request.into_body()).await?
         }
     };
-    answer(&state, submitted, &options).await
+    answer(&state, done).await
+}
+
+/// A submission that is committed.
+struct Done {
+    submitted: Submitted,
+    options: Options,
+    left_out: Vec<String>,
 }
 
 async fn submit_document(
@@ -60,12 +67,12 @@ async fn submit_document(
     key: Option<String>,
     headers: &HeaderMap,
     body: Body,
-) -> Result<(Submitted, Options), ApiError> {
+) -> Result<Done, ApiError> {
     let limits = &state.settings.limits;
     let request: JobRequest = body::read_json(body, headers, limits, state.request_timeout()).await?;
     let options = check(state, &request)?;
     let hash = digest(b"json\0", &request);
-    let inputs = inputs_of(state, request)?;
+    let (inputs, left_out) = inputs_of(state, request)?;
     let catalog = match &inputs {
         Inputs::Catalog(catalog) => Some(catalog.clone()),
         Inputs::Singles(_) => None,
@@ -79,7 +86,7 @@ async fn submit_document(
     for draft in drafts {
         submission.push(draft).await?;
     }
-    Ok((submission.commit().await?, options))
+    Ok(Done { submitted: submission.commit().await?, options, left_out })
 }
 
 async fn submit_lines(
@@ -87,7 +94,7 @@ async fn submit_lines(
     key: Option<String>,
     query: StreamQuery,
     body: Body,
-) -> Result<(Submitted, Options), ApiError> {
+) -> Result<Done, ApiError> {
     let mut head = b"ndjson\0".to_vec();
     head.extend(serde_json::to_vec(&query).expect("a query is strings and numbers"));
     head.push(0);
@@ -102,7 +109,7 @@ async fn submit_lines(
     match outcome {
         Ok(mut submission) => {
             submission.set_request_hash(lines.into_digest());
-            Ok((submission.commit().await?, options))
+            Ok(Done { submitted: submission.commit().await?, options, left_out: Vec::new() })
         }
         Err(error) => {
             lines.discard().await;
@@ -186,11 +193,11 @@ fn check(state: &State, request: &JobRequest) -> Result<Options, ApiError> {
     Options::of_request(request, &rules)
 }
 
-fn inputs_of(state: &State, request: JobRequest) -> Result<Inputs, ApiError> {
+fn inputs_of(state: &State, request: JobRequest) -> Result<(Inputs, Vec<String>), ApiError> {
     match (request.inputs, request.source) {
         (Some(inputs), None) => {
             some_inputs(inputs.len() as u64)?;
-            source::of_list(request.task, inputs, &state.settings.limits)
+            Ok((source::of_list(request.task, inputs, &state.settings.limits)?, Vec::new()))
         }
         (None, Some(document)) => source::of_document(request.task, &document),
         (None, None) => Err(ApiError::new(Code::InvalidRequest, "neither inputs nor source is given")),
@@ -247,9 +254,10 @@ fn digest(head: &[u8], request: &JobRequest) -> Vec<u8> {
 }
 
 /// The job is committed, whatever happens while it is looked at once more.
-async fn answer(state: &State, submitted: Submitted, options: &Options) -> Result<Response, ApiError> {
+async fn answer(state: &State, done: Done) -> Result<Response, ApiError> {
+    let Done { submitted, options, left_out } = done;
     let row = state.store.job(submitted.job).await;
-    let job = match row {
+    let mut job = match row {
         Ok(Some(row)) => {
             if submitted.created {
                 let task = row.spec.task.as_str();
@@ -258,14 +266,15 @@ async fn answer(state: &State, submitted: Submitted, options: &Options) -> Resul
             }
             view::job(row, &view::Facts::gather(state).await)
         }
-        Ok(None) if submitted.created => view::unread(submitted.job, options, state.clock.now()),
+        Ok(None) if submitted.created => view::unread(submitted.job, &options, state.clock.now()),
         Ok(None) => return Err(ApiError::job_not_found(submitted.job)),
         Err(error) if submitted.created => {
             tracing::warn!(job = %submitted.job, %error, "a committed job could not be read back");
-            view::unread(submitted.job, options, state.clock.now())
+            view::unread(submitted.job, &options, state.clock.now())
         }
         Err(error) => return Err(error.into()),
     };
+    job.left_out = left_out;
     let status = if submitted.created { StatusCode::ACCEPTED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", submitted.job)).expect("a UUID is ASCII");
     Ok((status, [(header::LOCATION, location)], Json(job)).into_response())

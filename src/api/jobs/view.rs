@@ -64,6 +64,7 @@ pub fn job(row: JobRow, facts: &Facts) -> Job {
         stages,
         waiting_for,
         error: row.failure.map(|(code, message)| JobError { code, message }),
+        left_out: Vec::new(),
     }
 }
 
@@ -91,6 +92,7 @@ pub fn unread(id: JobId, options: &Options, now: DateTime<Utc>) -> Job {
         throughput: None,
         waiting_for: Vec::new(),
         error: None,
+        left_out: Vec::new(),
     }
 }
 

@@ -1,0 +1,26 @@
+//! The HTTP service against a real Postgres and a real model manager, mostly without a socket.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support"]
+mod support {
+    pub mod postgres;
+    pub mod tiny;
+}
+
+#[path = "api/client.rs"]
+mod client;
+#[path = "api/document.rs"]
+mod document;
+#[path = "api/errors.rs"]
+mod errors;
+#[path = "api/events.rs"]
+mod events;
+#[path = "api/harness.rs"]
+mod harness;
+#[path = "api/models.rs"]
+mod models;
+#[path = "api/read.rs"]
+mod read;
+#[path = "api/submit.rs"]
+mod submit;

@@ -1,0 +1,173 @@
+//! The OpenAPI document, the pages, the metrics.
+
+use std::collections::BTreeSet;
+
+use adit::domain::code::Code;
+use serde_json::{Map, Value};
+
+use crate::harness::start;
+
+/// Paths of DESIGN's table that this service has to have.
+const PATHS: [(&str, &str); 25] = [
+    ("post", "/v1/jobs"),
+    ("get", "/v1/jobs"),
+    ("get", "/v1/jobs/{id}"),
+    ("delete", "/v1/jobs/{id}"),
+    ("get", "/v1/jobs/{id}/results"),
+    ("get", "/v1/jobs/{id}/export"),
+    ("get", "/v1/jobs/{id}/events"),
+    ("post", "/v1/jobs/{id}/cancel"),
+    ("post", "/v1/jobs/{id}/retry"),
+    ("get", "/api/models/status"),
+    ("get", "/v1/models"),
+    ("get", "/v1/models/{name}"),
+    ("post", "/v1/models/{name}/load"),
+    ("post", "/v1/models/{name}/unload"),
+    ("get", "/v1/models/{name}/wait"),
+    ("get", "/livez"),
+    ("get", "/readyz"),
+    ("get", "/metrics"),
+    ("get", "/openapi.json"),
+    ("get", "/docs"),
+    ("get", "/"),
+    ("get", "/assets/{file}"),
+    // a second look at those that clients know by heart
+    ("get", "/v1/models"),
+    ("get", "/v1/jobs"),
+    ("get", "/livez"),
+];
+
+fn operations(document: &Value) -> BTreeSet<(String, String)> {
+    let paths = document["paths"].as_object().unwrap();
+    let of = |(path, item): (&String, &Value)| -> Vec<(String, String)> {
+        item.as_object().unwrap().keys().map(|method| (method.clone(), path.clone())).collect()
+    };
+    paths.iter().flat_map(of).collect()
+}
+
+#[tokio::test]
+async fn the_document_has_exactly_the_routes() {
+    let api = start().await;
+    let document = api.get("/openapi.json").await.ok();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    let documented = operations(&document);
+    let wanted: BTreeSet<(String, String)> = PATHS.map(|(m, p)| (m.to_string(), p.to_string())).into();
+    assert_eq!(documented, wanted);
+    for method in ["get", "post", "delete", "put", "patch"] {
+        for (path, _) in document["paths"].as_object().unwrap() {
+            let concrete = path
+                .replace("{id}", "01890000-0000-7000-8000-000000000000")
+                .replace("{name}", "concept")
+                .replace("{file}", "style.css");
+            let query = if path.ends_with("/wait") { "?timeout=0" } else { "" };
+            let answer = api.call(&method.to_uppercase(), &format!("{concrete}{query}")).await;
+            let detail = serde_json::from_slice::<Value>(&answer.bytes).unwrap_or_default();
+            let detail = detail["detail"].as_str().unwrap_or_default().to_string();
+            assert!(!detail.starts_with("no path"), "{method} {path}: {detail}");
+            let served = answer.status != 405;
+            assert_eq!(served, documented.contains(&(method.to_string(), path.clone())), "{method} {path}");
+        }
+    }
+}
+
+#[test]
+fn routes_come_only_from_documented_handlers() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api");
+    let text = std::fs::read_to_string(root.join("routes.rs")).unwrap();
+    assert!(!text.contains(".route("), "use routes!(…), which documents what it serves");
+    assert!(!text.contains("nest_service") && !text.contains("route_service"));
+}
+
+#[tokio::test]
+async fn references_of_the_document_point_somewhere() {
+    let api = start().await;
+    let document = api.get("/openapi.json").await.ok();
+    let known: &Map<String, Value> = document["components"]["schemas"].as_object().unwrap();
+    let text = document.to_string();
+    let references = text
+        .match_indices("#/components/schemas/")
+        .map(|(at, head)| text[at + head.len()..].chars().take_while(|c| *c != '"').collect::<String>());
+    let references: BTreeSet<String> = references.collect();
+    assert!(references.len() > 15, "{references:?}");
+    for name in references {
+        assert!(known.contains_key(&name), "{name}");
+    }
+    let codes = known["Code"]["enum"].as_array().unwrap();
+    assert_eq!(codes.len(), Code::ALL.len());
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let problem = &operation["responses"]["default"]["content"]["application/problem+json"];
+            assert_eq!(problem["schema"]["$ref"], "#/components/schemas/Problem", "{method} {path}");
+            assert!(operation["summary"].is_string(), "{method} {path}");
+        }
+    }
+}
+
+/// Answers obey the schemas that the document gives for them.
+#[tokio::test]
+async fn answers_are_what_the_document_says() {
+    let api = start().await;
+    let document = api.get("/openapi.json").await.ok();
+    let id = api.custom_job(3).await;
+    let claims = api.claim(3).await;
+    api.end(&claims, |seq| seq == 1).await;
+    for (name, path) in [
+        ("Job", format!("/v1/jobs/{id}")),
+        ("JobPage", "/v1/jobs".into()),
+        ("ResultPage", format!("/v1/jobs/{id}/results")),
+        ("ModelList", "/v1/models".into()),
+        ("Health", "/readyz".into()),
+        ("Problem", "/nowhere".into()),
+    ] {
+        let mut schema = document.clone();
+        schema["$ref"] = format!("#/components/schemas/{name}").into();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let answer = api.get(&path).await.json();
+        let errors: Vec<String> = validator.iter_errors(&answer).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{name}: {errors:?}");
+        assert!(!validator.is_valid(&serde_json::json!({"x": 1})), "{name} accepts anything");
+    }
+}
+
+#[tokio::test]
+async fn pages_are_whole_and_need_nothing_from_elsewhere() {
+    let api = start().await;
+    let docs = api.get("/docs").await;
+    for code in Code::ALL {
+        assert!(docs.text().contains(&format!("<tr id=\"{code}\">")), "{code}");
+        assert!(docs.text().contains(code.about()), "{code}");
+    }
+    for path in ["/", "/docs"] {
+        let page = api.get(path).await;
+        assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+        let policy = page.headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert_eq!(page.headers["x-content-type-options"], "nosniff");
+    }
+    for (file, kind) in
+        [("status.js", "text/javascript"), ("docs.js", "text/javascript"), ("style.css", "text/css")]
+    {
+        let answer = api.get(&format!("/assets/{file}")).await;
+        assert!(answer.headers["content-type"].to_str().unwrap().starts_with(kind));
+    }
+    api.get("/assets/none.js").await.problem(Code::NotFound);
+}
+
+#[tokio::test]
+async fn metrics_count_what_happened() {
+    let api = start().await;
+    api.custom_job(4).await;
+    api.get("/nowhere").await;
+    let text = api.get("/metrics").await.text().to_string();
+    for line in [
+        "adit_model_state{model=\"concept\",state=\"not_loaded\"} 1",
+        "adit_model_state{model=\"concept\",state=\"ready\"} 0",
+        "adit_http_requests_total{route=\"unmatched\",method=\"GET\",status=\"404\"}",
+        "adit_http_request_seconds_bucket{route=\"/v1/jobs\"",
+        "adit_items_submitted_total{task=\"custom\"}",
+        "adit_queue_items{model=\"concept\"}",
+        "adit_process_resident_bytes",
+    ] {
+        assert!(text.contains(line), "{line} in:\n{text}");
+    }
+}
