@@ -15,3 +15,9 @@ pub enum ConfigError {
     #[error("{key}: {cause}")]
     Value { key: String, cause: String },
 }
+
+/// Folders in which the shell looks for programs.
+pub fn search_path() -> Vec<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect()
+}

@@ -21,6 +21,7 @@ use tower::layer::util::Identity;
 use super::bundle::{Bundle, Desk};
 use super::pace;
 use crate::domain::id::WorkerId;
+use crate::domain::lease::Claim;
 use crate::domain::model::ModelStatus;
 use crate::store::claim::ClaimRequest;
 use crate::store::rescue::suspect_deaths;
@@ -34,6 +35,7 @@ pub struct ChunkBackend {
     worker: WorkerId,
     model: Arc<str>,
     gate: WatchStream<ModelStatus>,
+    gate_now: tokio::sync::watch::Receiver<ModelStatus>,
     is_open: bool,
     /// New work was announced: the sleep ends early. Polling is the guarantee.
     work: Arc<Notify>,
@@ -55,7 +57,8 @@ impl ChunkBackend {
             desk,
             worker,
             model,
-            gate: WatchStream::new(gate),
+            gate: WatchStream::new(gate.clone()),
+            gate_now: gate,
             is_open: false,
             work,
             woken: None,
@@ -114,12 +117,18 @@ impl ChunkBackend {
     fn start_claim(&mut self) {
         let budget = pace::budget(self.desk.pace().items_per_s(), &self.desk.queue);
         let (desk, worker, model) = (self.desk.clone(), self.worker, self.model.clone());
-        self.claim = Some(Box::pin(claim(desk, worker, model, budget)));
+        self.claim = Some(Box::pin(claim(desk, worker, model, self.gate_now.clone(), budget)));
     }
 }
 
 /// One claim with its items. A database that is away is an empty look.
-async fn claim(desk: Desk, worker: WorkerId, model: Arc<str>, budget: i32) -> Option<Bundle> {
+async fn claim(
+    desk: Desk,
+    worker: WorkerId,
+    model: Arc<str>,
+    gate: tokio::sync::watch::Receiver<ModelStatus>,
+    budget: i32,
+) -> Option<Bundle> {
     let request = ClaimRequest {
         worker,
         model: &model,
@@ -135,16 +144,25 @@ async fn claim(desk: Desk, worker: WorkerId, model: Arc<str>, budget: i32) -> Op
             return None;
         }
     };
+    if !gate.borrow().admits_work() {
+        // shut while the claim was on its way: nothing stays claimed behind it
+        give_back(&desk, &claims).await;
+        return None;
+    }
     match desk.store.claimed_items(&claims).await {
         Ok(items) => Some(Bundle::new(desk, claims, items)),
         Err(error) => {
             tracing::warn!(%error, %model, "the items of a claim could not be read; it is given back");
-            let fences: Vec<_> = claims.iter().map(|claim| claim.fence).collect();
-            if let Err(error) = desk.store.release(&fences).await {
-                tracing::warn!(%error, "the claim could not be given back; its lease will run out");
-            }
+            give_back(&desk, &claims).await;
             None
         }
+    }
+}
+
+async fn give_back(desk: &Desk, claims: &[Claim]) {
+    let fences: Vec<_> = claims.iter().map(|claim| claim.fence).collect();
+    if let Err(error) = desk.store.release(&fences).await {
+        tracing::warn!(%error, "the claim could not be given back; its lease will run out");
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -15,6 +16,7 @@ use crate::domain::lease::Claim;
 use crate::shutdown::Shutdown;
 use crate::store::claim::ClaimedItem;
 use crate::store::finish::{Fenced, Finish, Finished, StageDone, Write};
+use crate::store::rescue::{Abandoned, Rescued};
 use crate::store::{Store, StoreError};
 
 /// First pause after a write that found no database; doubles up to [`MAX_PAUSE`].
@@ -85,6 +87,9 @@ impl Bundle {
             return;
         }
         let Some(answers) = self.patiently("commit", || self.desk.store.commit_results(&writes)).await else {
+            for (at, _) in results {
+                self.accuse(*at).await;
+            }
             return;
         };
         for (write, answer) in writes.iter().zip(answers) {
@@ -114,9 +119,38 @@ impl Bundle {
             Some(Finished::Open | Finished::JobCompleted(_)) => {
                 self.desk.pace().add(results.len(), Instant::now());
             }
-            None => {}
+            None => self.accuse(at).await,
         }
         self.desk.hands.put_down(&held.claim.fence);
+    }
+
+    /// The handler ended without order: every chunk it has left open is held to have lost a worker, so that
+    /// an item that fells its handler each time is split off and ends as poison.
+    pub(super) async fn accuse_open(&self) {
+        for at in 0..self.chunks.len() {
+            if self.desk.hands.fences().contains(&self.chunks[at].claim.fence) {
+                self.accuse(at).await;
+            }
+        }
+    }
+
+    /// Takes a chunk from ourselves as a rescue would from a dead worker. A write that Postgres refuses
+    /// would be refused again, so that counts too.
+    async fn accuse(&self, at: usize) {
+        let held = &self.chunks[at];
+        if held.lost.is_cancelled() || self.desk.shutdown.requested_now().now_or_never().is_some() {
+            return;
+        }
+        held.lost.cancel();
+        let Claim { fence, job, stage, .. } = held.claim;
+        let chunk =
+            Abandoned { chunk: fence.chunk, job, stage, worker: fence.worker, attempt: fence.attempt };
+        let max_deaths = self.desk.queue.max_worker_deaths;
+        let accused =
+            self.patiently("accuse", || self.desk.store.rescue(chunk, true, true, max_deaths)).await;
+        if let Some(Rescued::Ended(Finished::StageDone(done))) = accused {
+            let _ = self.desk.stages.send(done);
+        }
     }
 
     /// Gives a chunk back untouched, but for what was committed.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apalis::prelude::{Data, WorkerBuilder, WorkerBuilderExt};
 use apalis_core::worker::context::WorkerContext;
@@ -129,7 +129,11 @@ impl Queue {
     async fn renew_until_stopped(self) {
         let every = Duration::from_millis(self.settings.renew_ms);
         loop {
-            tokio::time::sleep(every).await;
+            tokio::select! {
+                () = tokio::time::sleep(every) => {}
+                // what is held is dropped; its leases run out
+                () = self.shutdown.requested_now() => return,
+            }
             let fences = self.hands.fences();
             if fences.is_empty() {
                 if self.shutdown.is_requested() {
@@ -149,19 +153,24 @@ impl Queue {
 
     async fn rescue_until_stopped(self) {
         let every = Duration::from_millis(self.settings.rescue_ms);
+        let lease = Duration::from_millis(self.settings.lease_ms);
+        let mut last_error: Option<Instant> = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(every) => {}
                 () = self.shutdown.requested() => return,
             }
-            if let Err(error) = self.look_after().await {
+            // after an outage, whoever held a claim gets a lease's time to come back before it is taken
+            let may_take = last_error.is_none_or(|at| at.elapsed() > lease);
+            if let Err(error) = self.look_after(may_take).await {
+                last_error = Some(Instant::now());
                 tracing::warn!(%error, "the look for abandoned work failed");
             }
         }
     }
 
     /// One look: due retries, expired jobs, abandoned chunks, stages without successor.
-    async fn look_after(&self) -> Result<(), StoreError> {
+    async fn look_after(&self, may_take: bool) -> Result<(), StoreError> {
         if self.store.promote_due().await? > 0 {
             let bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
             bells.values().for_each(|bell| bell.notify_one());
@@ -171,6 +180,9 @@ impl Queue {
         }
         for abandoned in self.store.abandoned().await? {
             let is_ours = abandoned.worker == self.worker;
+            if !may_take {
+                continue;
+            }
             if is_ours && self.hands.holds(abandoned.chunk.0, abandoned.attempt) {
                 // the renewal was late, not the work
                 continue;
@@ -233,5 +245,19 @@ struct Work {
 
 /// apalis polls all handlers of a worker in one task: the bundle gets one of its own.
 async fn run(bundle: Arc<Bundle>, work: Data<Work>) -> Result<(), tokio::task::JoinError> {
-    work.shutdown.spawn((work.handler)(bundle)).await
+    let mut handled = work.shutdown.spawn((work.handler)(bundle.clone()));
+    let ended = tokio::select! {
+        ended = &mut handled => ended,
+        () = work.shutdown.requested_now() => {
+            handled.abort();
+            handled.await
+        }
+    };
+    if let Err(error) = &ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a handler panicked; the chunks it left open count it as a death");
+        bundle.accuse_open().await;
+    }
+    ended
 }

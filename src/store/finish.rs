@@ -161,7 +161,7 @@ pub(super) async fn write_results(
         &rows.outcome as &[&str],
         &rows.output as &[Option<String>],
         &rows.error_code as &[Option<&str>],
-        &rows.error as &[Option<&str>],
+        &rows.error as &[Option<String>],
         &rows.prompt_tokens,
         &rows.prefix_hit_tokens,
         &rows.output_tokens,
@@ -175,12 +175,13 @@ pub(super) async fn write_results(
 
 /// Results by column, as UNNEST takes them.
 #[derive(Default)]
-struct ResultColumns<'a> {
+struct ResultColumns {
     seq: Vec<i32>,
     outcome: Vec<&'static str>,
     output: Vec<Option<String>>,
     error_code: Vec<Option<&'static str>>,
-    error: Vec<Option<&'a str>>,
+    /// Without NUL, which text of Postgres cannot hold.
+    error: Vec<Option<String>>,
     prompt_tokens: Vec<i32>,
     prefix_hit_tokens: Vec<i32>,
     output_tokens: Vec<i32>,
@@ -188,8 +189,8 @@ struct ResultColumns<'a> {
     latency_ms: Vec<i32>,
 }
 
-impl<'a> ResultColumns<'a> {
-    fn push(&mut self, result: &'a NewResult) {
+impl ResultColumns {
+    fn push(&mut self, result: &NewResult) {
         let (output, error_code, error) = match &result.outcome {
             Outcome::Succeeded { output } => (Some(to_json(output)), None, None),
             Outcome::Failed { code, message } => (None, Some(code.as_str()), Some(message.as_str())),
@@ -201,7 +202,7 @@ impl<'a> ResultColumns<'a> {
         self.outcome.push(result.outcome.kind().as_str());
         self.output.push(output);
         self.error_code.push(error_code);
-        self.error.push(error);
+        self.error.push(error.map(|text| text.replace('\0', "")));
         self.prompt_tokens.push(count(result.usage.prompt_tokens));
         self.prefix_hit_tokens.push(count(result.usage.prefix_hit_tokens));
         self.output_tokens.push(count(result.usage.output_tokens));

@@ -8,7 +8,7 @@ use adit::store::submit::{NewJob, Submitted};
 use adit::store::{Store, StoreError};
 use serde_json::json;
 
-use crate::postgres::{assert_invariants, fresh_database};
+use crate::postgres::{assert_invariants, fresh_store};
 
 pub fn new_job(task: Task) -> NewJob {
     NewJob {
@@ -40,7 +40,7 @@ pub async fn submit(store: &Store, job: NewJob, items: usize) -> Result<Submitte
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_submitted_job_waits_with_all_its_items() {
-    let store = fresh_database().await;
+    let store = fresh_store(256).await;
     for items in [1, 2_000, 2_001, 5_000] {
         let job = submit(&store, new_job(Task::Custom), items).await.unwrap();
         assert!(job.created);
@@ -56,7 +56,7 @@ async fn a_submitted_job_waits_with_all_its_items() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_or_empty_submission_leaves_nothing() {
-    let store = fresh_database().await;
+    let store = fresh_store(256).await;
     let job = new_job(Task::Custom);
     let mut submission = store.submit_begin(job.clone()).await.unwrap();
     for _ in 0..3_000 {
@@ -71,7 +71,7 @@ async fn a_dropped_or_empty_submission_leaves_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_submissions_under_one_key_make_one_job() {
-    let store = fresh_database().await;
+    let store = fresh_store(256).await;
     let tasks: Vec<_> = (0..20)
         .map(|_| {
             let store = store.clone();

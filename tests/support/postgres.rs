@@ -3,6 +3,8 @@
 //! The cluster runs without fsync in a temporary folder and ends with the process (parent-death signal);
 //! its folder is removed by the next run. Databases are copies of a migrated template, about 25 ms each.
 
+#![allow(dead_code)] // each test binary uses a part
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -80,6 +80,5 @@ fn candidates() -> Vec<PathBuf> {
         }
     }
     found.sort_by_key(|(major, _)| std::cmp::Reverse(*major));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    found.into_iter().map(|(_, folder)| folder).chain(std::env::split_paths(&path)).collect()
+    found.into_iter().map(|(_, folder)| folder).chain(crate::config::search_path()).collect()
 }
