@@ -329,6 +329,43 @@ async fn a_dead_engine_is_noticed_and_loaded_again() {
     manager.unload_all_models().await;
 }
 
+/// Resident bytes of this process.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_is_returned_by_an_unload() {
+    let _alone = HEAVY.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = tiny::Tiny::new(Arch::Llama, 9).width(1024, 4096).layers(10);
+    let path = checkpoint.write(dir.path().join("large"));
+    let idle = |name: &str| Model { load_at_start: false, ..model(name, &path) };
+    let manager = start(vec![idle("large"), idle("twin")], &settings(dir.path()));
+    let before = resident_bytes();
+    let mut after = Vec::new();
+    for _ in 0..3 {
+        for name in ["large", "twin"] {
+            manager.load(name).await.unwrap();
+            manager.wait_for_model(name, LONG).await.unwrap();
+        }
+        let plan = manager.plan("large").unwrap();
+        let loaded = resident_bytes() - before;
+        assert!(plan.weights_bytes > 200 << 20, "{plan:?}");
+        assert!(loaded > plan.weights_bytes / 2, "{loaded} bytes for {plan:?}");
+        assert!(loaded < plan.weights_bytes * 3 / 2, "the twin shares: {loaded} bytes for {plan:?}");
+        manager.unload("large").await.unwrap();
+        assert!(resident_bytes() - before > plan.weights_bytes / 2, "the twin still needs it");
+        manager.unload("twin").await.unwrap();
+        after.push(resident_bytes().saturating_sub(before));
+        assert!(after.iter().all(|kept| *kept < plan.weights_bytes / 4), "kept after unloads: {after:?}");
+    }
+    assert_eq!(manager.base_loads(), 3);
+    manager.unload_all_models().await;
+}
+
 /// The demonstration's own model, through package, GGUF, tokenizer, self-test and an answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "downloads 93 MB"]

@@ -16,9 +16,15 @@ impl Plain for u16 {}
 impl Plain for i8 {}
 impl Plain for u8 {}
 
+/// From here on memory is mapped, not allocated: an allocator keeps freed blocks of a thread that is gone,
+/// and a model that was unloaded would still be resident.
+const MAPPED_BYTES: usize = 1 << 20;
+
 pub struct Buffer<T: Plain> {
     ptr: NonNull<T>,
     len: usize,
+    /// Owner of the memory, if it is mapped.
+    mapping: Option<memmap2::MmapMut>,
 }
 
 // SAFETY: a Buffer owns its memory alone, like a Vec, and T is Send and Sync.
@@ -30,14 +36,20 @@ impl<T: Plain> Buffer<T> {
     /// `len` zeros; `what` names them in the error.
     pub fn zeroed(len: usize, what: &'static str) -> Result<Self, Error> {
         if len == 0 {
-            return Ok(Self { ptr: NonNull::dangling(), len });
+            return Ok(Self { ptr: NonNull::dangling(), len, mapping: None });
         }
         let no_memory =
             || Error::OutOfMemory { what, bytes: (len as u64).saturating_mul(size_of::<T>() as u64) };
         let layout = Self::layout(len).ok_or_else(no_memory)?;
+        if layout.size() >= MAPPED_BYTES {
+            let mut mapping = memmap2::MmapMut::map_anon(layout.size()).map_err(|_| no_memory())?;
+            // a mapping begins on a page, which is more than ALIGN, and reads as zeros
+            let ptr = NonNull::new(mapping.as_mut_ptr().cast::<T>()).ok_or_else(no_memory)?;
+            return Ok(Self { ptr, len, mapping: Some(mapping) });
+        }
         // SAFETY: the layout is not of size zero.
         let ptr = unsafe { alloc_zeroed(layout) }.cast::<T>();
-        Ok(Self { ptr: NonNull::new(ptr).ok_or_else(no_memory)?, len })
+        Ok(Self { ptr: NonNull::new(ptr).ok_or_else(no_memory)?, len, mapping: None })
     }
 
     pub fn bytes(&self) -> u64 {
@@ -52,9 +64,10 @@ impl<T: Plain> Buffer<T> {
 impl<T: Plain> Drop for Buffer<T> {
     fn drop(&mut self) {
         if self.len > 0
+            && self.mapping.is_none()
             && let Some(layout) = Self::layout(self.len)
         {
-            // SAFETY: allocated in `zeroed` with this same layout.
+            // SAFETY: not mapped, so allocated in `zeroed` with this same layout.
             unsafe { dealloc(self.ptr.as_ptr().cast(), layout) }
         }
     }
