@@ -253,7 +253,7 @@ async fn read_unwritten(
 }
 
 fn to_result(job: JobId, row: RawResult) -> Result<ResultRow, StoreError> {
-    let place = format!("{}/{}", Uuid::from(job.0), row.seq);
+    let place = format!("{}/{}", job.0, row.seq);
     let at = |table, column| At { table, column, row: &place };
     let outcome = match row.outcome.as_str() {
         "succeeded" => Outcome::Succeeded {
