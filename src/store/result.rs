@@ -4,7 +4,6 @@ use chrono::{DateTime, Utc};
 use futures::Stream;
 use futures::StreamExt;
 use serde_json::Value;
-use uuid::Uuid;
 
 use super::words::At;
 use super::{Store, StoreError};
