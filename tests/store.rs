@@ -6,3 +6,8 @@ mod postgres;
 
 #[path = "store/submit.rs"]
 mod submit;
+
+#[path = "store/embedded.rs"]
+mod embedded;
+#[path = "store/large.rs"]
+mod large;
