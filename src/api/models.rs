@@ -12,7 +12,7 @@ use super::problem::ApiError;
 use super::state::State;
 use crate::config::settings;
 use crate::domain::code::Code;
-use crate::domain::model::{ModelState, ModelStatus};
+use crate::domain::model::{MemoryPlan, ModelState, ModelStatus};
 use crate::models::error::ModelError;
 use crate::wire::model::{Model, ModelList, StatusMap, WaitQuery};
 
@@ -37,11 +37,12 @@ pub async fn model_states(Shared(state): Shared<State>) -> Json<StatusMap> {
 )]
 pub async fn list_models(Shared(state): Shared<State>) -> Json<ModelList> {
     let waiting = state.store.waiting_by_model().await.ok();
+    let mut plans = read_plans(&state, state.models.names()).await;
     let data = state
         .models
         .get_all_statuses()
         .into_iter()
-        .map(|(name, status)| model_view(&state, &name, status, waiting.as_ref()))
+        .map(|(name, status)| model_view(&state, &name, status, waiting.as_ref(), plans.remove(&name)))
         .collect();
     Json(ModelList { object: "list".into(), data })
 }
@@ -128,7 +129,19 @@ pub async fn wait_for_model(
 async fn read_model(state: &State, name: &str) -> Result<Model, ApiError> {
     let status = state.models.get_status(name)?;
     let waiting = state.store.waiting_by_model().await.ok();
-    Ok(model_view(state, name, status, waiting.as_ref()))
+    let plan = read_plans(state, vec![name.into()]).await.remove(name);
+    Ok(model_view(state, name, status, waiting.as_ref(), plan))
+}
+
+/// Plans are computed from file headers, hence not on a thread that serves requests. A model whose headers
+/// cannot be read has none; its state says why.
+async fn read_plans(state: &State, names: Vec<String>) -> BTreeMap<String, MemoryPlan> {
+    let models = state.models.clone();
+    let read = move || {
+        let plan = |name: String| models.plan(&name).ok().map(|plan| (name, plan));
+        names.into_iter().filter_map(plan).collect()
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or_default()
 }
 
 fn model_view(
@@ -136,6 +149,7 @@ fn model_view(
     name: &str,
     status: ModelStatus,
     waiting: Option<&BTreeMap<String, i64>>,
+    plan: Option<MemoryPlan>,
 ) -> Model {
     let all = &state.settings.models;
     let configured = all.iter().find(|model| model.name == name);
@@ -154,7 +168,7 @@ fn model_view(
         shares_base_with: sharers(all, name, &path),
         path,
         adapter: configured.and_then(|model| model.adapter.clone()),
-        plan: state.models.plan(name).ok().map(Into::into),
+        plan: plan.map(Into::into),
         items_waiting: waiting.map(|waiting| waiting.get(name).copied().unwrap_or(0)),
     }
     .with_status(status)

@@ -129,6 +129,29 @@ impl Client {
         self.send(call).await?.text().await.map_err(|e| ClientError::Broken(e.to_string()))
     }
 
+    /// The job whenever it changed, as the server tells; ends when the job does, or with the server.
+    pub async fn events(
+        &self,
+        id: Uuid,
+    ) -> Result<impl Stream<Item = Result<Job, ClientError>> + use<>, ClientError> {
+        let call =
+            self.call(Method::GET, &format!("/v1/jobs/{id}/events")).header("accept", "text/event-stream");
+        let body = self.send(call).await?.bytes_stream().map_err(std::io::Error::other);
+        let lines = LinesStream::new(BufReader::new(StreamReader::new(body)).lines());
+        // one line of data per event; names, comments and blank lines carry nothing that a job does not say
+        Ok(lines.filter_map(async |line| match line {
+            Ok(line) => {
+                let data = line.strip_prefix("data:")?.trim_start();
+                // of a job that was deleted
+                if data == "{}" {
+                    return None;
+                }
+                Some(serde_json::from_str(data).map_err(|e| ClientError::Broken(format!("{e} in: {data}"))))
+            }
+            Err(e) => Some(Err(ClientError::Broken(e.to_string()))),
+        }))
+    }
+
     pub async fn cancel(&self, id: Uuid) -> Result<Job, ClientError> {
         self.json(self.call(Method::POST, &format!("/v1/jobs/{id}/cancel"))).await
     }

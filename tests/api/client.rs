@@ -43,6 +43,9 @@ async fn the_client_speaks_the_servers_language() {
         client.results_stream(job.id, &ResultsQuery { after: Some(0), ..Default::default() }).await.unwrap();
     let seqs: Vec<i64> = stream.map(|result| result.unwrap().seq).collect().await;
     assert_eq!(seqs, [1]);
+    let events = client.events(job.id).await.unwrap();
+    let last = events.map(Result::unwrap).collect::<Vec<_>>().await.pop().unwrap();
+    assert!(last.state.is_final() && last.counts.adds_up());
     assert_eq!(client.model_status().await.unwrap().len(), 3);
     assert_eq!(client.models().await.unwrap().data.len(), 3);
     client.delete(job.id).await.unwrap();
