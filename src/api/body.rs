@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn bad_json_is_placed() {
-        let error = parse_json::<serde_json::Value>(b"{\n  \"a\": tru\n}", 10).unwrap_err();
+        let error = parse_json::<serde_json::Value>(b"{\n  \"a\": nope\n}", 10).unwrap_err();
         assert_eq!((error.problem().line, error.problem().code), (Some(2), Code::InvalidRequest));
     }
 }
