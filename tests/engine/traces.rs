@@ -73,9 +73,12 @@ fn every_sequence_ends_with_the_tokens_it_would_have_alone() {
             let handle = engine(fake.clone(), options.clone());
             let answers = generate_all(&handle, requests.clone()).await;
             check_answers(&fake, &requests, &answers);
+            // an answer is delivered before the step's statistics are published
+            let n_requests = requests.len() as u64;
+            eventually("the ended are counted", || handle.stats().completed == n_requests).await;
             is_whole(&handle).await;
             let stats = handle.stats();
-            assert_eq!(stats.completed, requests.len() as u64, "seed {seed}");
+            assert_eq!((stats.completed, stats.failed), (n_requests, 0), "seed {seed}");
             assert!(stats.rows_last <= options.max_step_tokens.min(fake.max_rows));
             preemptions += stats.preemptions;
             hits += stats.prefix_hit_tokens;
