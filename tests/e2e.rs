@@ -156,6 +156,12 @@ async fn the_command_line_extracts_a_data_model() {
         job.counts.total
     );
 
+    let metrics = reqwest::get(format!("{}/metrics", server.url)).await.unwrap().text().await.unwrap();
+    assert!(
+        metrics.contains("adit_items_ended_total{model=\"attribute\",outcome=\"succeeded\"}"),
+        "{metrics}"
+    );
+
     let status = server.client().model_status().await.unwrap();
     assert!(status.values().all(|state| state.as_str() == "ready"), "{status:?}");
     for (args, code) in [

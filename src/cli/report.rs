@@ -1,6 +1,6 @@
 //! What people read: tables of facts, jobs and models.
 
-use comfy_table::presets::UTF8_NO_BORDERS;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 
 use crate::domain::fact::DataModel;
@@ -16,7 +16,7 @@ const WIDTH: u16 = 120;
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table
-        .load_style(UTF8_NO_BORDERS)
+        .load_style(UTF8_FULL_CONDENSED)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_width(WIDTH)
         .set_header(head.iter().map(|word| (*word).to_string()).collect::<Vec<_>>());

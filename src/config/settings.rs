@@ -78,8 +78,6 @@ pub struct Queue {
     pub max_worker_deaths: u16,
     /// Tries of an item that failed in a way that may pass.
     pub max_attempts: u16,
-    /// Results that are kept in memory while Postgres is away.
-    pub max_buffered_results: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -276,7 +274,6 @@ impl Default for Queue {
             flush_ms: 1_000,
             max_worker_deaths: 3,
             max_attempts: 5,
-            max_buffered_results: 100_000,
         }
     }
 }

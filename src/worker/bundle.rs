@@ -19,6 +19,7 @@ use crate::models::manager::Manager;
 use crate::models::served::Served;
 use crate::queue::bundle::Bundle;
 use crate::shutdown::Shutdown;
+use crate::telemetry::metric::{self, Metric};
 
 /// What all bundles of one model share.
 pub struct Desk {
@@ -90,6 +91,7 @@ async fn run(desk: &Desk, bundle: &Bundle, served: &Arc<Served>, chunks: &mut [O
         }
         tokio::select! {
             Some((at, ending)) = in_flight.next() => {
+                count(&desk.model, &ending);
                 take(bundle, chunks, at, ending);
                 if chunks[at].left == 0 {
                     close(bundle, chunks, at).await;
@@ -147,6 +149,21 @@ async fn one(
         () = held.lost.cancelled() => Ending::GivenBack,
     };
     (at, ending)
+}
+
+/// What `/metrics` says of this process's work.
+fn count(model: &str, ending: &Ending) {
+    let Ending::Ended(result) = ending else { return };
+    metric::count(Metric::ItemsEnded, &[("model", model), ("outcome", result.outcome.kind().as_str())], 1);
+    let usage = &result.usage;
+    for (kind, n) in [
+        ("prompt", usage.prompt_tokens),
+        ("prefix_hit", usage.prefix_hit_tokens),
+        ("output", usage.output_tokens),
+        ("forced", usage.forced_tokens),
+    ] {
+        metric::count(Metric::Tokens, &[("model", model), ("kind", kind)], n);
+    }
 }
 
 fn take(bundle: &Bundle, chunks: &mut [Open], at: usize, ending: Ending) {
