@@ -4,6 +4,8 @@
 #[path = "support/postgres.rs"]
 mod postgres;
 
+pub use postgres::new_job;
+
 #[path = "queue/fence.rs"]
 mod fence;
 #[path = "queue/work.rs"]
@@ -11,7 +13,6 @@ mod work;
 
 use adit::domain::id::{JobId, Seq, WorkerId};
 use adit::domain::item::{ItemDraft, NewResult, Outcome};
-use adit::domain::job::{Class, Generation, JobSpec};
 use adit::domain::lease::Claim;
 use adit::domain::task::Task;
 use adit::domain::usage::Usage;
@@ -19,25 +20,6 @@ use adit::store::Store;
 use adit::store::claim::ClaimRequest;
 use adit::store::submit::NewJob;
 use serde_json::json;
-
-pub fn new_job(task: Task) -> NewJob {
-    NewJob {
-        id: JobId::new(),
-        tenant: "t".into(),
-        spec: JobSpec {
-            task,
-            model: None,
-            schema: None,
-            instructions: None,
-            generation: Generation::default(),
-        },
-        catalog: None,
-        class: Class::Normal,
-        idempotency_key: None,
-        request_hash: None,
-        expires_at: None,
-    }
-}
 
 pub async fn submit(store: &Store, job: NewJob, items: usize) -> JobId {
     let stage = job.spec.task.stages()[0];

@@ -67,8 +67,8 @@ fn column(text: &mut String, attribute: &Attribute, links: &[&Relationship]) {
     }
 }
 
-/// A JSON string is a YAML double-quoted scalar once the line breaks that only YAML knows are escaped, and
-/// dbt renders descriptions as Jinja, so that braces are escaped too.
+/// A JSON string is a YAML double-quoted scalar once the line breaks that only YAML knows are escaped.
+/// Braces stay as they are, so dbt still reads `{{ … }}` in a description as Jinja.
 fn quoted(text: &str) -> String {
     let mut out = serde_json::to_string(text).expect("a string is JSON");
     for (c, escape) in [

@@ -1,33 +1,14 @@
 //! Submitting: atomic, idempotent, streamed.
 
-use adit::domain::id::JobId;
 use adit::domain::item::ItemDraft;
-use adit::domain::job::{Class, Generation, JobSpec, JobState};
+use adit::domain::job::JobState;
 use adit::domain::task::{Stage, Task};
 use adit::store::submit::{NewJob, Submitted};
 use adit::store::{Store, StoreError};
 use serde_json::json;
 
+pub use crate::postgres::new_job;
 use crate::postgres::{assert_invariants, fresh_store};
-
-pub fn new_job(task: Task) -> NewJob {
-    NewJob {
-        id: JobId::new(),
-        tenant: "t".into(),
-        spec: JobSpec {
-            task,
-            model: None,
-            schema: None,
-            instructions: None,
-            generation: Generation::default(),
-        },
-        catalog: None,
-        class: Class::Normal,
-        idempotency_key: None,
-        request_hash: None,
-        expires_at: None,
-    }
-}
 
 pub async fn submit(store: &Store, job: NewJob, items: usize) -> Result<Submitted, StoreError> {
     let stage = job.spec.task.stages()[0];

@@ -10,7 +10,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use adit::config::settings::Database;
+use adit::domain::id::JobId;
+use adit::domain::job::{Class, Generation, JobSpec};
+use adit::domain::task::Task;
 use adit::store::embedded::PrivatePostgres;
+use adit::store::submit::NewJob;
 use adit::store::{Address, Store};
 use sqlx::{AssertSqlSafe, Executor};
 
@@ -127,5 +131,25 @@ fn remove_left_overs() {
         if !Path::new(&format!("/proc/{pid}")).exists() {
             let _ = std::fs::remove_dir_all(entry.path());
         }
+    }
+}
+
+/// A job of one task with everything else at its default.
+pub fn new_job(task: Task) -> NewJob {
+    NewJob {
+        id: JobId::new(),
+        tenant: "t".into(),
+        spec: JobSpec {
+            task,
+            model: None,
+            schema: None,
+            instructions: None,
+            generation: Generation::default(),
+        },
+        catalog: None,
+        class: Class::Normal,
+        idempotency_key: None,
+        request_hash: None,
+        expires_at: None,
     }
 }
