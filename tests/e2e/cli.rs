@@ -1,0 +1,56 @@
+//! The command line against a running server.
+
+use std::process::Command;
+
+use adit::wire::job::Job;
+
+use crate::server::{Server, folder};
+
+#[tokio::test]
+async fn the_command_line_extracts_a_data_model() {
+    let (dir, model) = folder();
+    let server = Server::start(dir.path(), &model);
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/shop.sql");
+    let submitted = server.adit(&["submit", "--task", "data_model", "--from", sample, "--watch", "--json"]);
+    assert!(submitted.status.success(), "{}", String::from_utf8_lossy(&submitted.stderr));
+    let job: Job = serde_json::from_slice(&submitted.stdout).unwrap();
+    assert_eq!(job.counts.total, job.counts.succeeded);
+    assert_eq!(job.stages.len(), 3);
+
+    let id = job.id.to_string();
+    let exported = server.adit(&["results", &id, "--format", "json"]);
+    let found: adit::domain::fact::DataModel = serde_json::from_slice(&exported.stdout).unwrap();
+    assert!(found.coverage.adds_up());
+    assert_eq!(found.coverage.tables, found.coverage.tables_covered);
+    assert_eq!(found.coverage.columns, found.coverage.columns_covered);
+    let mermaid = server.adit(&["results", &id, "--format", "mermaid"]);
+    assert!(String::from_utf8_lossy(&mermaid.stdout).starts_with("erDiagram"));
+    let lines = server.adit(&["results", &id]);
+    assert_eq!(
+        lines.stdout.split(|b| *b == b'\n').filter(|line| !line.is_empty()).count() as i64,
+        job.counts.total
+    );
+
+    let metrics = reqwest::get(format!("{}/metrics", server.url)).await.unwrap().text().await.unwrap();
+    assert!(
+        metrics.contains("adit_items_ended_total{model=\"attribute\",outcome=\"succeeded\"}"),
+        "{metrics}"
+    );
+
+    let status = server.client().model_status().await.unwrap();
+    assert!(status.values().all(|state| state.as_str() == "ready"), "{status:?}");
+    for (args, code) in [
+        (vec!["jobs", "00000000-0000-0000-0000-000000000000"], 4),
+        (vec!["watch", "no-id"], 2),
+        (vec!["models", "load", "unheard-of"], 4),
+        (vec!["submit", "--task", "custom", "--from", "/does/not/exist.jsonl"], 1),
+    ] {
+        let output = server.adit(&args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let away = Command::new(env!("CARGO_BIN_EXE_adit"))
+        .args(["--server", "http://127.0.0.1:1", "jobs"])
+        .output()
+        .unwrap();
+    assert_eq!(away.status.code(), Some(5), "{}", String::from_utf8_lossy(&away.stderr));
+}

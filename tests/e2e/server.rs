@@ -1,0 +1,85 @@
+//! A running `adit serve` as a child process, with short leases and small random models.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use adit::client::Client;
+use adit::wire::job::Job;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::support::tiny::{Arch, tiny_model};
+
+/// Short leases, so that the work of a killed process is taken up soon.
+pub const CONFIG: &str = "[queue]\nlease_ms = 4000\nrenew_ms = 1000\nrescue_ms = 500\n";
+
+pub struct Server {
+    pub child: Child,
+    pub url: String,
+}
+
+impl Server {
+    /// Three models on one base, named as the environment names them.
+    pub fn start(dir: &Path, model: &Path) -> Self {
+        std::fs::write(dir.join("adit.toml"), CONFIG).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_adit"))
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .current_dir(dir)
+            .env_remove("DATABASE_URL")
+            .env("ADIT_DATA_DIR", dir.join("data"))
+            .env("CONCEPT_MODEL_PATH", model)
+            .env("RELATIONSHIP_MODEL_PATH", model)
+            .env("ATTRIBUTE_MODEL_PATH", model)
+            .env("GPU_MEMORY_UTILIZATION", "0.5")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url = line.trim().strip_prefix("adit listens on ").expect("the address").to_string();
+        Self { child, url }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::new(&self.url).unwrap()
+    }
+
+    pub fn adit(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_adit")).args(["--server", &self.url]).args(args).output().unwrap()
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // the private Postgres ends with its parent
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub fn folder() -> (TempDir, std::path::PathBuf) {
+    let dir = TempDir::new().unwrap();
+    let model = tiny_model(dir.path().join("model"), Arch::Llama, 7);
+    (dir, model)
+}
+
+pub async fn until(client: &Client, job: Uuid, limit: Duration, done: impl Fn(&Job) -> bool) -> Job {
+    let begun = Instant::now();
+    loop {
+        let job = client.job(job).await.unwrap();
+        assert!(job.counts.adds_up(), "{:?}", job.counts);
+        if done(&job) {
+            return job;
+        }
+        assert!(begun.elapsed() < limit, "still {:?} after {limit:?}", job.counts);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
