@@ -1,10 +1,11 @@
 //! Kernels: each instruction set against the portable one, on odd shapes.
 #![allow(clippy::unwrap_used)]
 
-use adit::nn::cpu::activation::silu_mul;
+use adit::nn::cpu::activation::{gelu_mul, silu_mul};
+use adit::nn::cpu::attention;
 use adit::nn::cpu::isa::Isa;
 use adit::nn::cpu::linear::{self, Linear, Part, QuantisedRows, Rows};
-use adit::nn::cpu::norm::rms_norm;
+use adit::nn::cpu::norm::{add_rms_norm, rms_norm};
 use adit::nn::cpu::packed::{Format, Packed};
 use adit::nn::cpu::rope::rotate;
 use adit::nn::cpu::threads::Threads;
@@ -131,6 +132,16 @@ fn row_operations_agree_with_their_twins() {
                 silu_mul(isa, &wide, &w, &mut out);
                 let plain: Vec<f32> = wide.iter().zip(&w).map(|(g, u)| g / (1.0 + (-g).exp()) * u).collect();
                 near(&out, &plain, 1e-6, "silu_mul");
+                let small: Vec<f32> = x.iter().map(|v| v * 6.0).collect();
+                for gate in [&small, &wide] {
+                    gelu_mul(isa, gate, &w, &mut out);
+                    near(&out, &gelu(gate, &w), 1e-6, "gelu_mul");
+                }
+                rms_norm(isa, &x, &w, 1e-5, &mut twin);
+                twin.iter_mut().zip(&wide).for_each(|(sum, v)| *sum += v);
+                out.copy_from_slice(&wide);
+                add_rms_norm(isa, &x, &w, 1e-5, &mut out);
+                near(&out, &twin, 1e-6, "add_rms_norm");
             }
         }
     }
@@ -145,6 +156,106 @@ fn row_operations_agree_with_their_twins() {
                 rotate(Isa::Portable, &mut twin, &cos, &sin);
             }
             near(&got, &twin, 1e-6, "rotate");
+        }
+    }
+}
+
+/// Tanh's approximation of GELU, in f64.
+fn gelu(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let one = |(g, u): (&f32, &f32)| {
+        let (g, root) = (f64::from(*g), (2.0 / std::f64::consts::PI).sqrt());
+        (0.5 * g * (1.0 + (root * (g + 0.044715 * g.powi(3))).tanh()) * f64::from(*u)) as f32
+    };
+    gate.iter().zip(up).map(one).collect()
+}
+
+/// One sequence's keys and values in scattered blocks of a pool with two KV heads, the second of which is read.
+struct Pool {
+    data: Vec<f32>,
+    blocks: Vec<u32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+fn pool(length: usize, dim: usize, block_tokens: usize) -> Pool {
+    let n_blocks = length.div_ceil(block_tokens);
+    let half = dim * block_tokens;
+    // what was left in the pool by others is finite, but anything
+    let mut data = values(11, (n_blocks + 3) * 2 * 2 * half);
+    let blocks: Vec<u32> = (0..n_blocks as u32).map(|b| (b * 5 + 2) % (n_blocks as u32 + 3)).collect();
+    let distinct: std::collections::HashSet<_> = blocks.iter().collect();
+    assert_eq!(distinct.len(), n_blocks);
+    let (keys, values) = (values(12, length * dim), values(13, length * dim));
+    for position in 0..length {
+        let head = (blocks[position / block_tokens] as usize * 2 + 1) * 2 * half;
+        for d in 0..dim {
+            data[head + d * block_tokens + position % block_tokens] = keys[position * dim + d];
+            data[head + half + position % block_tokens * dim + d] = values[position * dim + d];
+        }
+    }
+    Pool { data, blocks, keys, values }
+}
+
+/// Softmax over the positions in `seen`, in f64.
+fn plain_attention(query: &[f32], pool: &Pool, seen: std::ops::Range<usize>) -> Vec<f32> {
+    let dim = query.len();
+    let dot = |p: usize| -> f64 {
+        query.iter().zip(&pool.keys[p * dim..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum()
+    };
+    let weights: Vec<f64> = seen.clone().map(|p| dot(p).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    let value = |d: usize| -> f64 {
+        seen.clone().zip(&weights).map(|(p, w)| w / sum * f64::from(pool.values[p * dim + d])).sum()
+    };
+    (0..dim).map(|d| value(d) as f32).collect()
+}
+
+/// Windows that end inside a vector, at its edge, and beyond the sequence; tiles whose rows begin in
+/// different vectors. A row's numbers do not depend on the tile that it shares.
+#[test]
+fn attention_agrees_with_plain_sums() {
+    for (dim, block_tokens, group) in [(16, 16, 1), (48, 32, 3), (80, 16, 7), (256, 16, 4)] {
+        let length = 83;
+        let pool = pool(length, dim, block_tokens);
+        let queries = values(14, length * group * dim);
+        for isa in Isa::available() {
+            for window in [1, 7, 16, 33, 82, usize::MAX] {
+                let run = |first: usize, rows: usize| {
+                    let stride = (first + rows).next_multiple_of(16);
+                    let (mut scores, mut out) =
+                        (vec![f32::NAN; rows * group * stride], vec![0.0; rows * group * dim]);
+                    let args = attention::Args {
+                        queries: &queries[first * group * dim..(first + rows) * group * dim],
+                        n_queries: rows * group,
+                        group,
+                        first_length: first + 1,
+                        window,
+                        head_dim: dim,
+                        block_tokens,
+                        pool: &pool.data[2 * dim * block_tokens..],
+                        block_stride: 4 * dim * block_tokens,
+                        blocks: &pool.blocks,
+                    };
+                    // SAFETY: the set is available; the kernel asserts its extents.
+                    unsafe { attention::attend(isa, &args, &mut scores, stride, &mut out) };
+                    out
+                };
+                for (first, rows) in [(0, 4), (14, 5), (40, 1), (60, 23)] {
+                    let out = run(first, rows);
+                    for row in 0..rows {
+                        let at = first + row;
+                        let seen = (at + 1).saturating_sub(window)..at + 1;
+                        let mine = &out[row * group * dim..(row + 1) * group * dim];
+                        let what = format!("{dim} {isa:?} window {window}, row {at}");
+                        for head in 0..group {
+                            let query = &queries[(at * group + head) * dim..][..dim];
+                            let plain = plain_attention(query, &pool, seen.clone());
+                            near(&mine[head * dim..(head + 1) * dim], &plain, 1e-5, &what);
+                        }
+                        assert_eq!(mine, run(at, 1), "{what}: alone");
+                    }
+                }
+            }
         }
     }
 }

@@ -7,7 +7,13 @@ mod files;
 mod golden;
 #[path = "nn/harness.rs"]
 mod harness;
+#[path = "nn/merged.rs"]
+mod merged;
+#[path = "nn/random.rs"]
+mod random;
 #[path = "nn/real.rs"]
 mod real;
+#[path = "nn/reference.rs"]
+mod reference;
 #[path = "nn/shapes.rs"]
 mod shapes;

@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
+use serde_json::json;
 
 use adit::nn::Error;
-use adit::nn::arch::names::{self, Scheme};
+use adit::nn::arch::ModelConfig;
+use adit::nn::arch::names::{self, Names, Scheme};
 use adit::nn::model::{LoadOptions, Model};
 use adit::nn::weights::adapter::Adapter;
 use adit::nn::weights::checkpoint::Checkpoint;
 
-use super::harness::{add, fixture, load, prompt};
+use super::harness::{ARCHS, add, fixture, load, prompt};
+use super::random;
 
 /// Largest relative error that rounding activations to 8 bits may cause in the fixtures' two layers.
 const ROUNDING: f32 = 0.05;
@@ -34,20 +37,23 @@ fn interleave(weight: &Tensor, heads: usize) -> Tensor {
         .unwrap()
 }
 
-/// Writes the fixture's base as GGUF: matrices as `dtype`, or rounded to it and then stored as `stored`.
-fn write_gguf(arch: &str, dtype: GgmlDType, stored: GgmlDType, path: &Path) {
-    let base = fixture(arch).join("base");
-    let checkpoint = Checkpoint::open(&base).unwrap();
+/// Writes a checkpoint as GGUF: matrices as `dtype`, or rounded to it and then stored as `stored`.
+fn write_gguf(base: &Path, dtype: GgmlDType, stored: GgmlDType, path: &Path) {
+    let checkpoint = Checkpoint::open(base).unwrap();
     let config = checkpoint.config();
+    let arch = config.arch.as_str();
     let tensors: HashMap<String, Tensor> =
         candle_core::safetensors::load(base.join("model.safetensors"), &Device::Cpu).unwrap();
+    let (from, to) = (Names::new(Scheme::HuggingFace, config), Names::new(Scheme::Gguf, config));
     let mut quantised = Vec::new();
     for (role, layer, shape) in names::expected(config) {
-        let tensor = &tensors[&Scheme::HuggingFace.name(role, layer)];
-        let name = Scheme::Gguf.name(role, layer);
+        let tensor = &tensors[&from.of(role, layer)];
+        let name = to.of(role, layer);
         let tensor = match name.rsplit_once('.').unwrap().0.rsplit('.').next().unwrap() {
             "attn_q" if arch == "llama" => interleave(tensor, config.n_heads),
             "attn_k" if arch == "llama" => interleave(tensor, config.n_kv_heads),
+            // as llama.cpp's converter does
+            norm if arch == "gemma3" && norm.ends_with("norm") => (tensor + 1.0).unwrap(),
             _ => tensor.clone(),
         };
         let matrix = shape.len() == 2;
@@ -59,57 +65,79 @@ fn write_gguf(arch: &str, dtype: GgmlDType, stored: GgmlDType, path: &Path) {
         }
         quantised.push((name, rounded));
     }
-    let number = |n: usize| Value::U32(n as u32);
-    let metadata = [
-        ("general.architecture".to_string(), Value::String(arch.into())),
-        (format!("{arch}.block_count"), number(config.n_layers)),
-        (format!("{arch}.embedding_length"), number(config.hidden)),
-        (format!("{arch}.feed_forward_length"), number(config.ffn)),
-        (format!("{arch}.attention.head_count"), number(config.n_heads)),
-        (format!("{arch}.attention.head_count_kv"), number(config.n_kv_heads)),
-        (format!("{arch}.attention.layer_norm_rms_epsilon"), Value::F32(config.rms_eps as f32)),
-        (format!("{arch}.rope.freq_base"), Value::F32(config.rope_theta as f32)),
-        (format!("{arch}.context_length"), number(config.max_positions)),
-        ("tokenizer.ggml.eos_token_id".to_string(), number(2)),
-    ];
+    let metadata = metadata(config);
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
     let tensors: Vec<(&str, &QTensor)> = quantised.iter().map(|(n, t)| (n.as_str(), t)).collect();
     gguf_file::write(&mut fs::File::create(path).unwrap(), &metadata, &tensors).unwrap();
 }
 
-fn load_gguf(arch: &str, dtype: GgmlDType, stored: GgmlDType) -> Model {
+/// The keys that llama.cpp's converter writes.
+fn metadata(config: &ModelConfig) -> Vec<(String, Value)> {
+    let number = |n: usize| Value::U32(n as u32);
+    let mut own = vec![
+        ("block_count", number(config.n_layers)),
+        ("embedding_length", number(config.hidden)),
+        ("feed_forward_length", number(config.ffn)),
+        ("attention.head_count", number(config.n_heads)),
+        ("attention.head_count_kv", number(config.n_kv_heads)),
+        ("attention.layer_norm_rms_epsilon", Value::F32(config.rms_eps as f32)),
+        ("rope.freq_base", Value::F32(config.rope_theta as f32)),
+        ("context_length", number(config.max_positions)),
+    ];
+    if config.head_dim * config.n_heads != config.hidden {
+        own.push(("attention.key_length", number(config.head_dim)));
+        own.push(("attention.value_length", number(config.head_dim)));
+    }
+    if let Some(window) = &config.window {
+        own.push(("attention.sliding_window", number(window.tokens)));
+        let local = window.local.iter().map(|local| Value::Bool(*local)).collect();
+        own.push(("attention.sliding_window_pattern", Value::Array(local)));
+    }
+    let arch = config.arch.as_str();
+    let mut all: Vec<_> = own.into_iter().map(|(key, value)| (format!("{arch}.{key}"), value)).collect();
+    all.push(("general.architecture".into(), Value::String(arch.into())));
+    all.push(("tokenizer.ggml.eos_token_id".into(), number(2)));
+    all
+}
+
+fn load_gguf(base: &Path, dtype: GgmlDType, stored: GgmlDType) -> Model {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("model.gguf");
-    write_gguf(arch, dtype, stored, &file);
+    write_gguf(base, dtype, stored, &file);
     let model = load(&file);
     assert_eq!(model.config().eos, [2]);
     model
 }
 
-/// Root mean square of the difference over that of the reference, base and adapter.
-fn check_agree(arch: &str, reference: &mut Model, model: &mut Model, tolerance: f32, what: &str) {
+/// Root mean square of the difference over that of the reference.
+fn check_agree(want: &[f32], got: &[f32], tolerance: f32, what: &str) {
+    let square = |v: &mut dyn Iterator<Item = f32>| v.map(|x| x * x).sum::<f32>();
+    let off = square(&mut want.iter().zip(got).map(|(a, b)| a - b)) / square(&mut want.iter().copied());
+    let off = off.sqrt();
+    println!("{what}: {off}");
+    assert!(off < tolerance, "{what}: off by {off}");
+}
+
+/// Base and adapter of a fixture, in two forms.
+fn check_both(arch: &str, reference: &mut Model, model: &mut Model, tolerance: f32, what: &str) {
     for kind in [None, Some("concept")] {
         let slots = kind.map(|k| (add(reference, arch, k), add(model, arch, k)));
         let want = prompt(reference, &PROMPT, slots.map(|s| s.0));
         let got = prompt(model, &PROMPT, slots.map(|s| s.1));
-        let square = |v: &mut dyn Iterator<Item = f32>| v.map(|x| x * x).sum::<f32>();
-        let off = square(&mut want.iter().zip(&got).map(|(a, b)| a - b)) / square(&mut want.iter().copied());
-        let off = off.sqrt();
-        println!("{arch} {what}, adapter {kind:?}: {off}");
-        assert!(off < tolerance, "{arch} {what}, adapter {kind:?}: off by {off}");
+        check_agree(&want, &got, tolerance, &format!("{arch} {what}, adapter {kind:?}"));
     }
 }
 
 #[test]
 fn gguf_and_safetensors_of_the_same_weights_agree() {
     use GgmlDType::{BF16, F16, F32};
-    for arch in ["llama", "qwen2"] {
-        let mut base = load(&fixture(arch).join("base"));
-        check_agree(arch, &mut base, &mut load_gguf(arch, F32, F32), 1e-6, "F32");
+    for arch in ARCHS {
+        let dir = fixture(arch).join("base");
+        check_both(arch, &mut load(&dir), &mut load_gguf(&dir, F32, F32), 1e-6, "F32");
         // the same rounded weights, once as f32: what is kept in 16 bits is exact
         for dtype in [F16, BF16] {
-            let mut rounded = load_gguf(arch, dtype, F32);
-            check_agree(arch, &mut rounded, &mut load_gguf(arch, dtype, dtype), 1e-6, "16 bits");
+            let mut rounded = load_gguf(&dir, dtype, F32);
+            check_both(arch, &mut rounded, &mut load_gguf(&dir, dtype, dtype), 1e-6, "16 bits");
         }
     }
 }
@@ -118,12 +146,86 @@ fn gguf_and_safetensors_of_the_same_weights_agree() {
 #[test]
 fn integer_blocks_agree_with_their_weights_as_floats() {
     use GgmlDType::{F32, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
-    for arch in ["llama", "qwen2"] {
+    for arch in ARCHS {
+        let dir = fixture(arch).join("base");
         for dtype in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0] {
-            let mut floats = load_gguf(arch, dtype, F32);
-            let mut blocks = load_gguf(arch, dtype, dtype);
-            check_agree(arch, &mut floats, &mut blocks, ROUNDING, &format!("{dtype:?}"));
+            let mut floats = load_gguf(&dir, dtype, F32);
+            let mut blocks = load_gguf(&dir, dtype, dtype);
+            check_both(arch, &mut floats, &mut blocks, ROUNDING, &format!("{dtype:?}"));
         }
+    }
+}
+
+/// The formats whose rows are blocks of 256, on models that are wide enough for them.
+#[test]
+fn blocks_of_256_agree_with_their_weights_as_floats() {
+    use GgmlDType::{F32, Q2K, Q3K, Q4K, Q5K, Q6K};
+    for (seed, arch) in ["llama", "qwen2", "qwen3", "gemma3_text"].into_iter().enumerate() {
+        let base = tempfile::tempdir().unwrap();
+        let act = if arch == "gemma3_text" { "gelu_pytorch_tanh" } else { "silu" };
+        let config = json!({
+            "model_type": arch, "hidden_act": act, "hidden_size": 256, "intermediate_size": 512,
+            "num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32,
+            "vocab_size": 320, "tie_word_embeddings": seed % 2 == 1, "sliding_window": 4,
+            "query_pre_attn_scalar": 32, "max_position_embeddings": 128, "rope_theta": 10000.0,
+        });
+        random::write(base.path(), &config, seed as u64);
+        for dtype in [Q4K, Q5K, Q6K, Q2K, Q3K] {
+            let mut floats = load_gguf(base.path(), dtype, F32);
+            let mut blocks = load_gguf(base.path(), dtype, dtype);
+            let (want, got) = (prompt(&mut floats, &PROMPT, None), prompt(&mut blocks, &PROMPT, None));
+            check_agree(&want, &got, ROUNDING, &format!("{arch} {dtype:?}"));
+        }
+    }
+}
+
+/// Text parts of checkpoints that also see pictures: numbers one level down, names with another prefix.
+#[test]
+fn the_decoder_inside_a_pictures_checkpoint_is_read() {
+    let base = fixture("gemma3").join("base");
+    let config: serde_json::Value =
+        serde_json::from_slice(&fs::read(base.join("config.json")).unwrap()).unwrap();
+    let tensors = candle_core::safetensors::load(base.join("model.safetensors"), &Device::Cpu).unwrap();
+    let want = prompt(&mut load(&base), &PROMPT, None);
+    for prefix in ["language_model.model.", "model.language_model."] {
+        let dir = tempfile::tempdir().unwrap();
+        let nested = json!({"model_type": "gemma3", "eos_token_id": [1, 106], "text_config": config});
+        fs::write(dir.path().join("config.json"), nested.to_string()).unwrap();
+        let mut renamed: HashMap<String, Tensor> =
+            tensors.iter().map(|(name, t)| (name.replacen("model.", prefix, 1), t.clone())).collect();
+        let picture = Tensor::zeros((4, 4), candle_core::DType::F32, &Device::Cpu).unwrap();
+        renamed.insert("vision_tower.patch.weight".into(), picture);
+        candle_core::safetensors::save(&renamed, dir.path().join("model.safetensors")).unwrap();
+        let mut model = load(dir.path());
+        assert_eq!(model.config().eos, [1, 106]);
+        assert_eq!(prompt(&mut model, &PROMPT, None), want);
+    }
+}
+
+/// The reference multiplies embeddings by a factor that it keeps in the type of the weights.
+#[test]
+fn the_scale_of_embeddings_is_rounded_like_the_weights() {
+    use candle_core::DType::{BF16, F16, F32};
+    let config = json!({
+        "model_type": "gemma3_text", "hidden_size": 640, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 17,
+    });
+    let base = tempfile::tempdir().unwrap();
+    random::write(base.path(), &config, 1);
+    let file = base.path().join("model.safetensors");
+    let tensors = candle_core::safetensors::load(&file, &Device::Cpu).unwrap();
+    // √640 = 25.298…
+    for (dtype, scale) in [(F32, 640f32.sqrt()), (BF16, 25.25), (F16, 25.296_875)] {
+        let cast: HashMap<String, Tensor> =
+            tensors.iter().map(|(name, t)| (name.clone(), t.to_dtype(dtype).unwrap())).collect();
+        candle_core::safetensors::save(&cast, &file).unwrap();
+        assert_eq!(Checkpoint::open(base.path()).unwrap().config().embedding_scale, scale);
+        let gguf = base.path().join("model.gguf");
+        let f32s: HashMap<String, Tensor> =
+            cast.iter().map(|(name, t)| (name.clone(), t.to_dtype(F32).unwrap())).collect();
+        candle_core::safetensors::save(&f32s, &file).unwrap();
+        write_gguf(base.path(), GgmlDType::BF16, GgmlDType::BF16, &gguf);
+        assert_eq!(Checkpoint::open(&gguf).unwrap().config().embedding_scale, 640f32.sqrt());
     }
 }
 
@@ -201,7 +303,7 @@ fn a_config_that_does_not_fit_is_refused() {
 fn a_truncated_gguf_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("model.gguf");
-    write_gguf("llama", GgmlDType::Q8_0, GgmlDType::Q8_0, &file);
+    write_gguf(&fixture("llama").join("base"), GgmlDType::Q8_0, GgmlDType::Q8_0, &file);
     let whole = fs::read(&file).unwrap();
     fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     assert!(open(&file).to_string().contains("truncated: tensor"));
@@ -252,7 +354,7 @@ fn an_adapter_that_does_not_fit_is_refused_by_name() {
 
 #[test]
 fn memory_is_what_the_headers_said() {
-    for arch in ["llama", "qwen2"] {
+    for arch in ARCHS {
         let checkpoint = Checkpoint::open(&fixture(arch).join("base")).unwrap();
         let options = LoadOptions { threads: 1, kv_tokens: 160, max_rows: 32, ..LoadOptions::default() };
         let model = Model::load(&checkpoint, &options, &mut |_| ()).unwrap();

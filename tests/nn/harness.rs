@@ -9,6 +9,8 @@ use adit::nn::weights::adapter::Adapter;
 use adit::nn::weights::checkpoint::Checkpoint;
 
 pub const BLOCK: usize = 16;
+/// Families with a golden checkpoint.
+pub const ARCHS: [&str; 4] = ["llama", "qwen2", "qwen3", "gemma3"];
 
 pub fn fixture(arch: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(arch)

@@ -2,7 +2,7 @@
 
 use adit::nn::model::Model;
 
-use super::harness::{Sequence, add, fixture, load, prompt, step};
+use super::harness::{ARCHS, Sequence, add, fixture, load, prompt, step};
 
 fn tokens(seed: u32, n: usize) -> Vec<u32> {
     (0..n as u32).map(|i| 3 + (seed * 7919 + i * 104_729 + i * i * 31) % 317).collect()
@@ -24,7 +24,7 @@ fn chunked(model: &mut Model, tokens: &[u32], sizes: &[usize]) -> Vec<f32> {
 
 #[test]
 fn a_prompt_in_chunks_is_the_prompt_in_one() {
-    for arch in ["qwen2", "llama"] {
+    for arch in ARCHS {
         let mut model = load(&fixture(arch).join("base"));
         let tokens = tokens(5, 41);
         let whole = prompt(&mut model, &tokens, None);
@@ -36,7 +36,7 @@ fn a_prompt_in_chunks_is_the_prompt_in_one() {
 
 #[test]
 fn an_item_is_bitwise_the_same_alone_and_in_any_batch() {
-    for arch in ["qwen2", "llama"] {
+    for arch in ARCHS {
         let mut model = load(&fixture(arch).join("base"));
         let mut slots = vec![None];
         slots.extend(["concept", "relationship", "attribute"].map(|kind| Some(add(&mut model, arch, kind))));

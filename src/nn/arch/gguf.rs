@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_core::quantized::gguf_file::{Content, Value};
 
-use super::{Arch, ModelConfig, RopeScaling};
+use super::{Arch, ModelConfig, RopeScaling, scale};
 use crate::nn::Error;
 
 pub fn config(file: &Path, content: &Content) -> Result<ModelConfig, Error> {
@@ -20,6 +20,8 @@ pub fn config(file: &Path, content: &Content) -> Result<ModelConfig, Error> {
     let need =
         |key: &str| optional(key).ok_or_else(|| Error::corrupt(file, format!("no number {name}.{key}")));
     let float = |key: &str| own(key).and_then(|v| v.to_f32().map(f64::from).or_else(|_| v.to_f64()).ok());
+    let family = arch.family();
+    let n_layers = need("block_count")?;
     let n_heads = need("attention.head_count")?;
     let hidden = need("embedding_length")?;
     let head_dim = optional("attention.key_length").unwrap_or(hidden / n_heads.max(1));
@@ -58,21 +60,27 @@ pub fn config(file: &Path, content: &Content) -> Result<ModelConfig, Error> {
     let mut eos: Vec<u32> = ["eos_token_id", "eot_token_id"].into_iter().filter_map(token).collect();
     eos.sort_unstable();
     eos.dedup();
+    let own_of_family = (family.from_gguf)(&|key| own(key).cloned(), n_layers).map_err(unsupported)?;
     let config = ModelConfig {
         arch,
-        n_layers: need("block_count")?,
+        n_layers,
         hidden,
         ffn: need("feed_forward_length")?,
         n_heads,
         n_kv_heads: optional("attention.head_count_kv").unwrap_or(n_heads),
         head_dim,
         vocab,
-        rope_theta: float("rope.freq_base").unwrap_or(10_000.0),
+        rope_theta: float("rope.freq_base").unwrap_or(family.rope_theta),
         rope_scaling,
         rms_eps: float("attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
         tied: !content.tensor_infos.contains_key("output.weight"),
-        qkv_bias: arch == Arch::Qwen2,
-        qk_norm: arch == Arch::Qwen3,
+        activation: family.activation,
+        qkv_bias: family.qkv_bias,
+        qk_norm: family.qk_norm,
+        post_norms: family.post_norms,
+        embedding_scale: 1.0,
+        attention_scale: scale(own_of_family.attention_scale, head_dim),
+        window: own_of_family.window,
         max_positions: need("context_length")?,
         eos,
         bos: token("bos_token_id"),

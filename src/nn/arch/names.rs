@@ -16,7 +16,9 @@ pub enum Role {
     FinalNorm,
     Head,
     AttentionNorm,
+    PostAttentionNorm,
     FfnNorm,
+    PostFfnNorm,
     QNorm,
     KNorm,
     Weight(Module),
@@ -83,37 +85,65 @@ impl Module {
     }
 }
 
-impl Scheme {
+/// The names in one checkpoint's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names {
+    pub scheme: Scheme,
+    post_norms: bool,
+}
+
+impl Names {
+    pub fn new(scheme: Scheme, config: &ModelConfig) -> Self {
+        Self { scheme, post_norms: config.post_norms }
+    }
+
     /// `layer` is ignored for tensors outside the blocks.
-    pub fn name(self, role: Role, layer: usize) -> String {
-        match self {
-            Self::HuggingFace => {
-                let block = format!("model.layers.{layer}");
-                match role {
-                    Role::Embedding => "model.embed_tokens.weight".into(),
-                    Role::FinalNorm => "model.norm.weight".into(),
-                    Role::Head => "lm_head.weight".into(),
-                    Role::AttentionNorm => format!("{block}.input_layernorm.weight"),
-                    Role::FfnNorm => format!("{block}.post_attention_layernorm.weight"),
-                    Role::QNorm => format!("{block}.self_attn.q_norm.weight"),
-                    Role::KNorm => format!("{block}.self_attn.k_norm.weight"),
-                    Role::Weight(m) => format!("{block}.{}.{}.weight", m.parent(), m.as_str()),
-                    Role::Bias(m) => format!("{block}.{}.{}.bias", m.parent(), m.as_str()),
-                }
-            }
-            Self::Gguf => match role {
-                Role::Embedding => "token_embd.weight".into(),
-                Role::FinalNorm => "output_norm.weight".into(),
-                Role::Head => "output.weight".into(),
-                Role::AttentionNorm => format!("blk.{layer}.attn_norm.weight"),
-                Role::FfnNorm => format!("blk.{layer}.ffn_norm.weight"),
-                Role::QNorm => format!("blk.{layer}.attn_q_norm.weight"),
-                Role::KNorm => format!("blk.{layer}.attn_k_norm.weight"),
-                Role::Weight(m) => format!("blk.{layer}.{}.weight", m.gguf()),
-                Role::Bias(m) => format!("blk.{layer}.{}.bias", m.gguf()),
-            },
+    pub fn of(self, role: Role, layer: usize) -> String {
+        match self.scheme {
+            Scheme::HuggingFace => self.hugging_face(role, layer),
+            Scheme::Gguf => gguf(role, layer),
         }
     }
+
+    fn hugging_face(self, role: Role, layer: usize) -> String {
+        let block = format!("model.layers.{layer}");
+        match role {
+            Role::Embedding => "model.embed_tokens.weight".into(),
+            Role::FinalNorm => "model.norm.weight".into(),
+            Role::Head => "lm_head.weight".into(),
+            Role::AttentionNorm => format!("{block}.input_layernorm.weight"),
+            // without norms behind it, the norm before the feed-forward is the one after attention
+            Role::FfnNorm if self.post_norms => format!("{block}.pre_feedforward_layernorm.weight"),
+            Role::FfnNorm | Role::PostAttentionNorm => format!("{block}.post_attention_layernorm.weight"),
+            Role::PostFfnNorm => format!("{block}.post_feedforward_layernorm.weight"),
+            Role::QNorm => format!("{block}.self_attn.q_norm.weight"),
+            Role::KNorm => format!("{block}.self_attn.k_norm.weight"),
+            Role::Weight(m) => format!("{block}.{}.{}.weight", m.parent(), m.as_str()),
+            Role::Bias(m) => format!("{block}.{}.{}.bias", m.parent(), m.as_str()),
+        }
+    }
+}
+
+fn gguf(role: Role, layer: usize) -> String {
+    match role {
+        Role::Embedding => "token_embd.weight".into(),
+        Role::FinalNorm => "output_norm.weight".into(),
+        Role::Head => "output.weight".into(),
+        Role::AttentionNorm => format!("blk.{layer}.attn_norm.weight"),
+        Role::PostAttentionNorm => format!("blk.{layer}.post_attention_norm.weight"),
+        Role::FfnNorm => format!("blk.{layer}.ffn_norm.weight"),
+        Role::PostFfnNorm => format!("blk.{layer}.post_ffw_norm.weight"),
+        Role::QNorm => format!("blk.{layer}.attn_q_norm.weight"),
+        Role::KNorm => format!("blk.{layer}.attn_k_norm.weight"),
+        Role::Weight(m) => format!("blk.{layer}.{}.weight", m.gguf()),
+        Role::Bias(m) => format!("blk.{layer}.{}.bias", m.gguf()),
+    }
+}
+
+/// The name that a decoder alone would give a tensor of a checkpoint that also sees pictures: `model.…` for
+/// `language_model.model.…` (transformers 4) and `model.language_model.…` (5).
+pub fn text_part(name: &str) -> String {
+    name.replacen("language_model.", "", 1)
 }
 
 /// Every tensor that a decoder of this shape reads: role, layer, shape.
@@ -128,6 +158,10 @@ pub fn expected(config: &ModelConfig) -> Vec<(Role, usize, Vec<usize>)> {
     for layer in 0..config.n_layers {
         all.push((Role::AttentionNorm, layer, vec![config.hidden]));
         all.push((Role::FfnNorm, layer, vec![config.hidden]));
+        if config.post_norms {
+            all.push((Role::PostAttentionNorm, layer, vec![config.hidden]));
+            all.push((Role::PostFfnNorm, layer, vec![config.hidden]));
+        }
         if config.qk_norm {
             all.push((Role::QNorm, layer, vec![config.head_dim]));
             all.push((Role::KNorm, layer, vec![config.head_dim]));

@@ -1,8 +1,9 @@
 //! Causal attention of a few neighbouring rows of one sequence, for the heads that share one KV head.
 //!
 //! Scores of all positions are kept (a tile of rows × context), then softmax, then the weighted sum of V:
-//! per row, every sum runs over positions in ascending order from 0, whatever rows share the tile. Rows
-//! of a group read each K and V block once; nothing is repeated per query head.
+//! per row, every sum runs over positions in ascending order, whatever rows share the tile: what lies before
+//! a row's window, or behind its own position, is weighed 0. Rows of a group read each K and V block once;
+//! nothing is repeated per query head.
 
 use super::LANES;
 use super::isa::dispatch;
@@ -19,14 +20,23 @@ pub struct Args<'a> {
     pub n_queries: usize,
     /// Heads per row: query `i` belongs to row `i / group`.
     pub group: usize,
-    /// Positions the first row sees; each further row sees one more.
+    /// Positions up to the first row's, its own included; each further row has one more.
     pub first_length: usize,
+    /// How many of them a row sees, the last ones; `usize::MAX` for all.
+    pub window: usize,
     pub head_dim: usize,
     pub block_tokens: usize,
     /// The layer's first K and, per block, the distance to the next; V lies `head_dim·block_tokens` after K.
     pub pool: &'a [f32],
     pub block_stride: usize,
     pub blocks: &'a [u32],
+}
+
+impl Args<'_> {
+    /// First position that some row sees, rounded down to a whole vector: where scores begin.
+    fn start(&self) -> usize {
+        self.first_length.saturating_sub(self.window) / LANES * LANES
+    }
 }
 
 dispatch! {
@@ -41,8 +51,9 @@ dispatch! {
 unsafe fn attend_any<S: Simd>(args: &Args, scores: &mut [f32], score_stride: usize, out: &mut [f32]) {
     let rows = args.n_queries / args.group;
     let length = args.first_length + rows - 1;
+    let start = args.start();
     let half = args.head_dim * args.block_tokens;
-    assert!(args.queries.len() >= args.n_queries * args.head_dim);
+    assert!(args.window > 0 && args.queries.len() >= args.n_queries * args.head_dim);
     assert!(out.len() >= args.n_queries * args.head_dim);
     assert!(scores.len() >= args.n_queries * score_stride && score_stride >= length.next_multiple_of(LANES));
     assert!(args.blocks.len() * args.block_tokens >= length && args.head_dim.is_multiple_of(LANES));
@@ -51,7 +62,7 @@ unsafe fn attend_any<S: Simd>(args: &Args, scores: &mut [f32], score_stride: usi
     }
     // SAFETY: the extents asserted above.
     unsafe {
-        for chunk in 0..length.div_ceil(LANES) {
+        for chunk in start / LANES..length.div_ceil(LANES) {
             let position = chunk * LANES;
             let k = args
                 .pool
@@ -73,8 +84,9 @@ unsafe fn attend_any<S: Simd>(args: &Args, scores: &mut [f32], score_stride: usi
         }
         for query in 0..args.n_queries {
             let valid = args.first_length + query / args.group;
+            let first = valid.saturating_sub(args.window);
             let row = &mut scores[query * score_stride..(query + 1) * score_stride];
-            softmax::<S>(&mut row[..length.next_multiple_of(LANES)], valid);
+            softmax::<S>(&mut row[start..length.next_multiple_of(LANES)], first - start, valid - start);
         }
         let mut query = 0;
         while query + 4 <= args.n_queries {
@@ -115,11 +127,12 @@ unsafe fn score<S: Simd, const Q: usize>(
     }
 }
 
-/// Softmax over the first `valid` scores; the others become 0.
+/// Softmax over the scores from `first` to `valid`; the others become 0.
 /// # Safety
 /// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
-unsafe fn softmax<S: Simd>(row: &mut [f32], valid: usize) {
+unsafe fn softmax<S: Simd>(row: &mut [f32], first: usize, valid: usize) {
+    row[..first].fill(f32::NEG_INFINITY);
     row[valid..].fill(f32::NEG_INFINITY);
     let n = valid.next_multiple_of(LANES);
     // SAFETY: whole vectors inside the row, whose length is a multiple of 16.
@@ -187,13 +200,14 @@ unsafe fn weigh<S: Simd, const Q: usize, const N: usize>(
     unsafe {
         let mut acc = [[S::splat(0.0); N]; Q];
         let half = args.head_dim * args.block_tokens;
-        let mut position = 0;
-        for block in args.blocks {
+        let start = args.start();
+        let mut position = start / args.block_tokens * args.block_tokens;
+        for block in &args.blocks[start / args.block_tokens..] {
             if position >= length {
                 break;
             }
             let v = args.pool.as_ptr().add(*block as usize * args.block_stride + half + d);
-            for slot in 0..args.block_tokens.min(length - position) {
+            for slot in start.saturating_sub(position)..args.block_tokens.min(length - position) {
                 let mut values = [S::splat(0.0); N];
                 for n in 0..N {
                     values[n] = S::load(v.add(slot * args.head_dim + n * LANES));

@@ -42,13 +42,15 @@ pub(super) fn load(
     let n_blocks = pool.shape().n_blocks;
     let scratch = Scratch::new(&config, options.max_rows, context_tokens, n_blocks, threads.count())?;
     let rope = rope::Table::new(&config.inverse_frequencies(), context_tokens)?;
+    let local = config.local_frequencies();
+    let local_rope = local.map(|local| rope::Table::new(&local, context_tokens)).transpose()?;
     let mut loader = Loader { checkpoint, reader: Reader::new(), threads, on_bytes };
     let embedding = loader.matrix(Role::Embedding, 0)?;
     let head = match config.tied {
         true => None,
         false => Some(Linear { parts: vec![loader.part(Role::Head, None, 0, 0)?] }),
     };
-    let final_norm = loader.vector(Role::FinalNorm, 0)?;
+    let final_norm = loader.norm(Role::FinalNorm, 0)?;
     let layers = (0..config.n_layers).map(|layer| loader.layer(layer)).collect::<Result<_, _>>()?;
     Ok(Model {
         config,
@@ -60,6 +62,7 @@ pub(super) fn load(
         final_norm,
         layers,
         rope,
+        local_rope,
         pool,
         adapters: Vec::new(),
         scratch,
@@ -78,18 +81,30 @@ impl Loader<'_> {
     fn layer(&mut self, layer: usize) -> Result<Layer, Error> {
         let config = self.checkpoint.config();
         let qk_norms = match config.qk_norm {
-            true => Some((self.vector(Role::QNorm, layer)?, self.vector(Role::KNorm, layer)?)),
+            true => Some((self.norm(Role::QNorm, layer)?, self.norm(Role::KNorm, layer)?)),
             false => None,
         };
+        let mut post = |role| config.post_norms.then(|| self.norm(role, layer)).transpose();
+        let (post_attention_norm, post_ffn_norm) = (post(Role::PostAttentionNorm)?, post(Role::PostFfnNorm)?);
         Ok(Layer {
-            attention_norm: self.vector(Role::AttentionNorm, layer)?,
+            attention_norm: self.norm(Role::AttentionNorm, layer)?,
             qkv: self.linear(&[Module::Q, Module::K, Module::V], layer)?,
             qk_norms,
             o: self.linear(&[Module::O], layer)?,
-            ffn_norm: self.vector(Role::FfnNorm, layer)?,
+            post_attention_norm,
+            ffn_norm: self.norm(Role::FfnNorm, layer)?,
             gate_up: self.linear(&[Module::Gate, Module::Up], layer)?,
             down: self.linear(&[Module::Down], layer)?,
+            post_ffn_norm,
         })
+    }
+
+    /// The weight of a norm, as the kernels multiply by it.
+    fn norm(&mut self, role: Role, layer: usize) -> Result<Buffer<f32>, Error> {
+        let mut weight = self.vector(role, layer)?;
+        let shift = self.checkpoint.norm_shift();
+        weight.iter_mut().for_each(|w| *w += shift);
+        Ok(weight)
     }
 
     fn linear(&mut self, modules: &[Module], layer: usize) -> Result<Linear, Error> {

@@ -2,6 +2,7 @@
 
 mod check;
 mod load;
+mod lora;
 mod scratch;
 mod step;
 
@@ -54,6 +55,8 @@ pub struct Model {
     final_norm: Buffer<f32>,
     layers: Vec<Layer>,
     rope: rope::Table,
+    /// Of layers with a window.
+    local_rope: Option<rope::Table>,
     pool: KvPool,
     adapters: Vec<Option<Arc<Adapter>>>,
     scratch: scratch::Scratch,
@@ -67,10 +70,13 @@ struct Layer {
     /// Norms of the heads of q and of k.
     qk_norms: Option<(Buffer<f32>, Buffer<f32>)>,
     o: Linear,
+    /// Norm of what attention adds to the residual stream.
+    post_attention_norm: Option<Buffer<f32>>,
     ffn_norm: Buffer<f32>,
     /// gate|up
     gate_up: Linear,
     down: Linear,
+    post_ffn_norm: Option<Buffer<f32>>,
 }
 
 impl Model {
@@ -157,6 +163,7 @@ impl Model {
             + self.adapters.iter().flatten().map(|a| a.bytes()).sum::<u64>()
             + self.pool.bytes()
             + self.rope.bytes()
+            + self.local_rope.as_ref().map_or(0, rope::Table::bytes)
             + self.scratch.bytes()
     }
 
@@ -165,6 +172,11 @@ impl Model {
         let layer = |l: &Layer| {
             l.attention_norm.bytes()
                 + l.ffn_norm.bytes()
+                + [&l.post_attention_norm, &l.post_ffn_norm]
+                    .into_iter()
+                    .flatten()
+                    .map(Buffer::bytes)
+                    .sum::<u64>()
                 + l.qk_norms.as_ref().map_or(0, |(q, k)| q.bytes() + k.bytes())
                 + [&l.qkv, &l.o, &l.gate_up, &l.down].iter().map(|m| m.bytes()).sum::<u64>()
         };

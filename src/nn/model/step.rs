@@ -1,61 +1,64 @@
 //! One forward pass.
 //!
 //! ```text
-//! embed → { norm → q|k|v → rope, KV write → attention → o + residual
-//!           norm → gate|up → silu·mul → down + residual } per layer → norm → head, for the rows wanted
+//! embed → { norm → q|k|v → (norm) → rope, KV write → attention → o → (norm) + residual
+//!           norm → gate|up → activation·mul → down → (norm) + residual } per layer → norm → head, for the rows wanted
 //! ```
-//! After each linear layer, the adapters of the spans add theirs.
+//! Some families have the norms in parentheses. After each linear layer, the adapters of the spans add theirs.
 
 use super::scratch::{AttentionTask, LoraTask, Scratch};
 use super::{Layer, Model};
 use crate::nn::Error;
-use crate::nn::arch::ModelConfig;
 use crate::nn::arch::names::Module;
+use crate::nn::arch::{Activation, ModelConfig};
 use crate::nn::batch::{Batch, Span};
 use crate::nn::cache::KvPool;
-use crate::nn::cpu::LANES;
-use crate::nn::cpu::activation::silu_mul;
+use crate::nn::cpu::activation::{gelu_mul, silu_mul};
 use crate::nn::cpu::attention;
 use crate::nn::cpu::buffer::Shared;
 use crate::nn::cpu::embedding;
-use crate::nn::cpu::gemm::{Args, Quantised};
 use crate::nn::cpu::isa::Isa;
 use crate::nn::cpu::kv_write::kv_write;
 use crate::nn::cpu::linear::{self, Linear, QuantisedRows, Rows};
-use crate::nn::cpu::norm::rms_norm;
+use crate::nn::cpu::norm::{add_rms_norm, rms_norm};
 use crate::nn::cpu::packed::{Format, Packed};
-use crate::nn::cpu::rope::rotate;
+use crate::nn::cpu::rope::{self, rotate};
 use crate::nn::cpu::threads::Threads;
-use crate::nn::weights::adapter::{Adapter, Pair};
+use crate::nn::weights::adapter::Adapter;
 use std::sync::Arc;
 
 /// Rows that a task of a row-by-row operation takes.
 const ROWS: usize = 4;
-/// Rows that a task of an adapter takes.
-const LORA_ROWS: usize = 8;
 /// Largest head that is normed on the stack.
 const MAX_HEAD_DIM: usize = 512;
 
 /// What the parts of a step share.
-struct Step<'a> {
+pub(super) struct Step<'a> {
     config: &'a ModelConfig,
-    batch: &'a Batch,
-    isa: Isa,
-    adapters: &'a [Option<Arc<Adapter>>],
-    rope: &'a crate::nn::cpu::rope::Table,
+    pub batch: &'a Batch,
+    pub isa: Isa,
+    pub adapters: &'a [Option<Arc<Adapter>>],
+    rope: &'a rope::Table,
+    local_rope: Option<&'a rope::Table>,
 }
 
 impl Model {
     pub(super) fn step(&mut self, batch: &Batch) -> Result<&[f32], Error> {
         let n_logits = batch.logit_rows.len();
         self.scratch.reserve_logits(n_logits * self.config.vocab)?;
-        let step =
-            Step { config: &self.config, batch, isa: self.isa, adapters: &self.adapters, rope: &self.rope };
+        let step = Step {
+            config: &self.config,
+            batch,
+            isa: self.isa,
+            adapters: &self.adapters,
+            rope: &self.rope,
+            local_rope: self.local_rope.as_ref(),
+        };
         let (scratch, threads) = (&mut self.scratch, &mut self.threads);
         step.plan(scratch);
         let m = batch.n_rows();
         let h = &mut scratch.h[..m * self.config.hidden];
-        embedding::gather(&self.embedding, &batch.tokens, h, threads);
+        embedding::gather(&self.embedding, &batch.tokens, self.config.embedding_scale, h, threads);
         for (i, layer) in self.layers.iter().enumerate() {
             step.attention_block(i, layer, &mut self.pool, scratch, threads);
             step.ffn_block(i, layer, scratch, threads);
@@ -72,14 +75,13 @@ impl Model {
 }
 
 impl Step<'_> {
-    fn m(&self) -> usize {
+    pub(super) fn m(&self) -> usize {
         self.batch.n_rows()
     }
 
     /// Cuts attention and adapters into tasks, the same for every layer.
     fn plan(&self, scratch: &mut Scratch) {
         scratch.attention_tasks.clear();
-        scratch.lora_tasks.clear();
         let tile = scratch.tile_sizes.rows;
         for (i, span) in self.batch.spans.iter().enumerate() {
             let n = span.n_tokens as usize;
@@ -91,22 +93,8 @@ impl Step<'_> {
                     scratch.attention_tasks.push(task);
                 }
             }
-            let Some(slot) = span.adapter.map(|slot| slot as usize) else { continue };
-            let (mut row, end) = (span.first_row as usize, span.first_row as usize + n);
-            if let Some(last) = scratch.lora_tasks.last_mut()
-                && last.slot == slot
-                && last.row + last.rows == row
-            {
-                let more = (LORA_ROWS - last.rows).min(n);
-                last.rows += more;
-                row += more;
-            }
-            while row < end {
-                let rows = LORA_ROWS.min(end - row);
-                scratch.lora_tasks.push(LoraTask { row, rows, slot });
-                row += rows;
-            }
         }
+        self.plan_lora(scratch);
     }
 
     fn attention_block(
@@ -125,29 +113,62 @@ impl Step<'_> {
         self.write_kv(index, layer, pool, &mut scratch.qkv, threads);
         self.attend(index, pool, scratch, threads);
         let site = Site { layer: index, modules: &[Module::O], linear: &layer.o };
-        let Scratch { attended, quantised, h, lora, lora_tasks, .. } = scratch;
-        let hidden = self.config.hidden;
-        self.apply(&site, attended, quantised, (h, hidden, true), (lora, lora_tasks), threads);
+        let Scratch { attended, normed, quantised, h, lora, lora_tasks, .. } = scratch;
+        let residual = Residual { h, free: normed, post_norm: layer.post_attention_norm.as_deref() };
+        self.join(&site, attended, quantised, residual, (lora, lora_tasks), threads);
     }
 
     fn ffn_block(&self, index: usize, layer: &Layer, scratch: &mut Scratch, threads: &mut Threads) {
-        let (m, ffn, hidden) = (self.m(), self.config.ffn, self.config.hidden);
+        let (m, ffn) = (self.m(), self.config.ffn);
         norm_rows(&scratch.h, &layer.ffn_norm, self.config, m, &mut scratch.normed, self.isa, threads);
         let site = Site { layer: index, modules: &[Module::Gate, Module::Up], linear: &layer.gate_up };
         let Scratch { normed, quantised, gate_up, lora, lora_tasks, .. } = scratch;
         self.apply(&site, normed, quantised, (gate_up, 2 * ffn, false), (lora, lora_tasks), threads);
         let (gate_up, activated) = (&scratch.gate_up, Shared::new(&mut scratch.activated));
-        let isa = self.isa;
+        let (isa, activation) = (self.isa, self.config.activation);
         threads.run(m.div_ceil(ROWS), &|task, _| {
             for row in task * ROWS..m.min((task + 1) * ROWS) {
                 let (gate, up) = gate_up[row * 2 * ffn..(row + 1) * 2 * ffn].split_at(ffn);
                 // SAFETY: each task writes its own rows; `isa` was detected.
-                unsafe { silu_mul(isa, gate, up, activated.slice(row * ffn, ffn)) }
+                unsafe {
+                    let out = activated.slice(row * ffn, ffn);
+                    match activation {
+                        Activation::Silu => silu_mul(isa, gate, up, out),
+                        Activation::GeluTanh => gelu_mul(isa, gate, up, out),
+                    }
+                }
             }
         });
         let site = Site { layer: index, modules: &[Module::Down], linear: &layer.down };
-        let Scratch { activated, quantised, h, lora, lora_tasks, .. } = scratch;
-        self.apply(&site, activated, quantised, (h, hidden, true), (lora, lora_tasks), threads);
+        let Scratch { activated, normed, quantised, h, lora, lora_tasks, .. } = scratch;
+        let residual = Residual { h, free: normed, post_norm: layer.post_ffn_norm.as_deref() };
+        self.join(&site, activated, quantised, residual, (lora, lora_tasks), threads);
+    }
+
+    /// A linear layer whose output joins the residual stream, through a norm where the family has one there.
+    fn join(
+        &self,
+        site: &Site,
+        x: &[f32],
+        quantised: &mut QuantisedRows,
+        residual: Residual,
+        lora: (&mut [f32], &[LoraTask]),
+        threads: &mut Threads,
+    ) {
+        let (m, hidden) = (self.m(), self.config.hidden);
+        let Residual { h, free, post_norm } = residual;
+        let Some(weight) = post_norm else {
+            return self.apply(site, x, quantised, (h, hidden, true), lora, threads);
+        };
+        self.apply(site, x, quantised, (free, hidden, false), lora, threads);
+        let (added, h, eps) = (&*free, Shared::new(h), self.config.rms_eps as f32);
+        threads.run(m.div_ceil(ROWS), &|task, _| {
+            for row in task * ROWS..m.min((task + 1) * ROWS) {
+                let added = &added[row * hidden..(row + 1) * hidden];
+                // SAFETY: each task writes its own rows; `isa` was detected.
+                unsafe { add_rms_norm(self.isa, added, weight, eps, h.slice(row * hidden, hidden)) }
+            }
+        });
     }
 
     /// One linear layer over all rows, then what the adapters add.
@@ -172,38 +193,6 @@ impl Step<'_> {
         }
     }
 
-    /// `out += B·(A·x)` for the rows of each task, in the columns of each module.
-    fn add_lora(
-        &self,
-        site: &Site,
-        x: &[f32],
-        k: usize,
-        (out, stride): (&mut [f32], usize),
-        (lora, tasks): (&mut [f32], &[LoraTask]),
-        threads: &mut Threads,
-    ) {
-        assert!(self.m() * stride <= out.len() && self.m() * k <= x.len());
-        let widest = self.adapters.iter().flatten().map(|a| a.rank()).max().unwrap_or(0);
-        let (out, lora) = (Shared::new(out), Shared::new(lora));
-        threads.run(tasks.len(), &|i, _| {
-            let task = &tasks[i];
-            let Some(adapter) = &self.adapters[task.slot] else { return };
-            for (module, part) in site.modules.iter().zip(&site.linear.parts) {
-                let Some(Pair { a, b }) = adapter.pair(site.layer, *module) else { continue };
-                let rank = a.n();
-                // SAFETY: rows of this task alone, in `lora` and in `out`; `Adapter` has checked A and B
-                // against the base, so columns fit; `isa` was detected.
-                unsafe {
-                    let low = lora.slice(task.row * widest, task.rows * widest).as_mut_ptr();
-                    let first = x[task.row * k..].as_ptr();
-                    product(self.isa, a, (first, k), task.rows, (low, rank), false);
-                    let to = out.as_ptr().add(task.row * stride + part.column);
-                    product(self.isa, b, (low, rank), task.rows, (to, stride), true);
-                }
-            }
-        });
-    }
-
     /// Norms (where the family has them) and turns q and k, and writes k and v into the pool.
     fn write_kv(
         &self,
@@ -218,6 +207,7 @@ impl Step<'_> {
         let (q_dim, kv_dim) = (self.config.q_dim(), self.config.kv_dim());
         let width = q_dim + 2 * kv_dim;
         let rows = Shared::new(qkv);
+        let rope = self.rope_of(index);
         threads.run(self.m().div_ceil(ROWS), &|task, _| {
             for row in task * ROWS..self.m().min((task + 1) * ROWS) {
                 let span = self.span_of(row);
@@ -230,7 +220,7 @@ impl Step<'_> {
                     self.norm_heads(q, q_norm);
                     self.norm_heads(k, k_norm);
                 }
-                let (cos, sin) = self.rope.at(position);
+                let (cos, sin) = rope.at(position);
                 let block = self.batch.blocks_of(span)[position / shape.block_tokens] as usize;
                 let slot = position % shape.block_tokens;
                 // SAFETY: `isa` was detected; no two rows have the same position of the same sequence, and
@@ -242,6 +232,10 @@ impl Step<'_> {
                 }
             }
         });
+    }
+
+    fn rope_of(&self, layer: usize) -> &rope::Table {
+        self.local_rope.filter(|_| self.config.window_of(layer).is_some()).unwrap_or(self.rope)
     }
 
     fn norm_heads(&self, heads: &mut [f32], weight: &[f32]) {
@@ -268,7 +262,8 @@ impl Step<'_> {
         let dim = self.config.head_dim;
         let group = self.config.n_heads / self.config.n_kv_heads;
         let (q_dim, width) = (self.config.q_dim(), self.config.q_dim() + 2 * self.config.kv_dim());
-        let scale = 1.0 / (dim as f32).sqrt();
+        let scale = self.config.attention_scale;
+        let window = self.config.window_of(index).unwrap_or(usize::MAX);
         threads.run(tasks.len(), &|i, thread| {
             let task = tasks[i];
             let span = &self.batch.spans[task.span as usize];
@@ -289,6 +284,7 @@ impl Step<'_> {
                 n_queries: rows * group,
                 group,
                 first_length: (span.past + task.first) as usize + 1,
+                window,
                 head_dim: dim,
                 block_tokens: shape.block_tokens,
                 pool: &layer[task.kv_head as usize * 2 * shape.half()..],
@@ -336,10 +332,19 @@ impl Step<'_> {
 }
 
 /// A linear layer and the modules it consists of.
-struct Site<'a> {
-    layer: usize,
-    modules: &'a [Module],
-    linear: &'a Linear,
+pub(super) struct Site<'a> {
+    pub layer: usize,
+    pub modules: &'a [Module],
+    pub linear: &'a Linear,
+}
+
+/// Where a block's output goes.
+struct Residual<'a> {
+    /// Residual stream `[rows, hidden]`.
+    h: &'a mut [f32],
+    /// Rows of the same width that are free just now.
+    free: &'a mut [f32],
+    post_norm: Option<&'a [f32]>,
 }
 
 fn norm_rows(
@@ -360,36 +365,4 @@ fn norm_rows(
             unsafe { rms_norm(isa, &x[range], weight, eps, out.slice(row * hidden, hidden)) }
         }
     });
-}
-
-/// One small f32 product on this thread.
-///
-/// # Safety
-/// `x` holds `m` rows of the weight's `k`, `out` `m` rows of its `n`, and this machine has `isa`.
-unsafe fn product(
-    isa: Isa,
-    weight: &Packed,
-    (x, x_stride): (*const f32, usize),
-    m: usize,
-    (out, out_stride): (*mut f32, usize),
-    accumulate: bool,
-) {
-    debug_assert_eq!(LANES * weight.k() * 4, weight.panel_bytes());
-    let args = Args {
-        x,
-        x_stride,
-        q: Quantised::NONE,
-        m,
-        k: weight.k(),
-        w: weight.panel(0).as_ptr(),
-        panel_bytes: weight.panel_bytes(),
-        n_panels: weight.n_panels(),
-        n: weight.n(),
-        out,
-        out_stride,
-        bias: std::ptr::null(),
-        accumulate,
-    };
-    // SAFETY: passed on to the caller.
-    unsafe { linear::call(isa, &args, weight.format()) }
 }

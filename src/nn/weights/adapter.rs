@@ -11,7 +11,7 @@ use super::checkpoint::{Reader, TensorInfo};
 use super::safetensors;
 use crate::nn::Error;
 use crate::nn::arch::ModelConfig;
-use crate::nn::arch::names::Module;
+use crate::nn::arch::names::{Module, text_part};
 use crate::nn::cpu::packed::Packed;
 use crate::nn::cpu::threads::Threads;
 
@@ -157,7 +157,7 @@ fn place(file: &Path, tensor: &TensorInfo, base: &ModelConfig) -> Result<(usize,
         target: tensor.name.clone(),
         cause,
     };
-    let name = tensor.name.trim_start_matches("base_model.model.");
+    let name = text_part(tensor.name.trim_start_matches("base_model.model."));
     let parts: Vec<&str> = name.split('.').collect();
     let ["model", "layers", layer, parent, module, part, "weight"] = parts[..] else {
         return Err(refuse("not A or B of a linear layer in a block".into()));

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::dtype::DType;
 use super::{ggml, safetensors};
 use crate::nn::Error;
-use crate::nn::arch::names::{self, Role, Scheme};
+use crate::nn::arch::names::{self, Names, Role, Scheme};
 use crate::nn::arch::{self, ModelConfig};
 use crate::nn::cpu::packed::Format;
 
@@ -33,7 +33,7 @@ pub struct TensorInfo {
 /// A directory (`config.json` and safetensors, single or sharded) or a `.gguf` file.
 pub struct Checkpoint {
     config: ModelConfig,
-    scheme: Scheme,
+    names: Names,
     /// Where a missing tensor should have been: the index, the file or the directory.
     origin: PathBuf,
     files: Vec<PathBuf>,
@@ -100,14 +100,20 @@ impl Checkpoint {
         self.gguf.as_ref()
     }
 
-    /// Whether q and k rows are interleaved, as llama.cpp stores arch `llama`.
+    /// Whether rows of q and k are in the order of interleaved pairs.
     pub(crate) fn interleaves_rope(&self) -> bool {
-        self.scheme == Scheme::Gguf && self.config.arch == arch::Arch::Llama
+        self.names.scheme == Scheme::Gguf && self.config.arch.family().interleaved_in_gguf
+    }
+
+    /// What the stored weights of norms lack.
+    pub(crate) fn norm_shift(&self) -> f32 {
+        let less_one = self.names.scheme == Scheme::HuggingFace && self.config.arch.family().norms_less_one;
+        if less_one { 1.0 } else { 0.0 }
     }
 
     /// The tensor for a role; [`Self::open`] has checked that it is there.
     pub(crate) fn tensor(&self, role: Role, layer: usize) -> Result<&TensorInfo, Error> {
-        let name = self.scheme.name(role, layer);
+        let name = self.names.of(role, layer);
         match self.by_name.get(&name) {
             Some(index) => Ok(&self.tensors[*index]),
             None => Err(Error::TensorMissing { file: self.origin.clone(), tensor: name }),
@@ -141,19 +147,25 @@ impl Checkpoint {
 }
 
 fn build(
-    config: ModelConfig,
+    mut config: ModelConfig,
     scheme: Scheme,
     origin: PathBuf,
     files: Vec<PathBuf>,
-    tensors: Vec<TensorInfo>,
+    mut tensors: Vec<TensorInfo>,
     gguf: Option<Content>,
 ) -> Result<Checkpoint, Error> {
     let mut file_bytes = 0;
     for file in &files {
         file_bytes += std::fs::metadata(file).map_err(|e| Error::io(file, e))?.len();
     }
-    let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-    Ok(Checkpoint { config, scheme, origin, files, file_bytes, tensors, by_name, gguf })
+    tensors.iter_mut().for_each(|tensor| tensor.name = names::text_part(&tensor.name));
+    let by_name: HashMap<String, usize> =
+        tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
+    let names = Names::new(scheme, &config);
+    let embedding = by_name.get(&names.of(Role::Embedding, 0)).map(|index| tensors[*index].dtype);
+    let rounded = embedding.filter(|_| scheme == Scheme::HuggingFace);
+    config.embedding_scale = config.embedding_scale_for(rounded);
+    Ok(Checkpoint { config, names, origin, files, file_bytes, tensors, by_name, gguf })
 }
 
 fn read_json(file: &Path) -> Result<Value, Error> {
