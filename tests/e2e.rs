@@ -1,6 +1,8 @@
 //! The binary as users run it: real process, private Postgres, small random models, HTTP and the CLI.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+#[path = "support/postgres.rs"]
+mod postgres;
 mod support;
 
 #[path = "e2e/server.rs"]
@@ -10,3 +12,5 @@ mod server;
 mod cli;
 #[path = "e2e/crash.rs"]
 mod crash;
+#[path = "e2e/gate.rs"]
+mod gate;

@@ -7,8 +7,12 @@ mod support;
 #[path = "models/tiny.rs"]
 mod tiny;
 
+#[path = "models/demo.rs"]
+mod demo;
 #[path = "models/fetch.rs"]
 mod fetch;
+#[path = "models/machine.rs"]
+mod machine;
 #[path = "models/manager.rs"]
 mod manager;
 #[path = "models/text.rs"]

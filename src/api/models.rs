@@ -10,14 +10,16 @@ use axum::http::StatusCode;
 use super::body::Params;
 use super::problem::ApiError;
 use super::state::State;
-use crate::config::settings;
 use crate::domain::code::Code;
-use crate::domain::model::{MemoryPlan, ModelState, ModelStatus};
+use crate::domain::model::ModelState;
 use crate::models::error::ModelError;
-use crate::wire::model::{Model, ModelList, StatusMap, WaitQuery};
+use crate::models::manager::ModelInfo;
+use crate::wire::model::{LastError, MemoryUse, Model, ModelList, Replica, StatusMap, WaitQuery};
 
 const DEFAULT_WAIT_S: f64 = 30.0;
 const MAX_WAIT_S: f64 = 3600.0;
+/// Processes speak every five seconds; one that missed three turns is not shown.
+const REPLICA_MAX_AGE_MS: u64 = 15_000;
 
 /// Every model's state, as one flat object.
 #[utoipa::path(
@@ -35,19 +37,14 @@ pub async fn model_states(Shared(state): Shared<State>) -> Json<StatusMap> {
     get, path = "/v1/models", tag = "models",
     responses((status = 200, description = "All configured models.", body = ModelList)),
 )]
-pub async fn list_models(Shared(state): Shared<State>) -> Json<ModelList> {
-    let waiting = state.store.waiting_by_model().await.ok();
-    let mut plans = read_plans(&state, state.models.names()).await;
-    let data = state
-        .models
-        .get_all_statuses()
-        .into_iter()
-        .map(|(name, status)| model_view(&state, &name, status, waiting.as_ref(), plans.remove(&name)))
-        .collect();
-    Json(ModelList { object: "list".into(), data })
+pub async fn list_models(Shared(state): Shared<State>) -> Result<Json<ModelList>, ApiError> {
+    let infos = read_infos(&state, state.models.names()).await?;
+    let queue = Queue::read(&state).await;
+    let data = infos.into_iter().map(|info| model_view(info, queue.as_ref())).collect();
+    Ok(Json(ModelList { object: "list".into(), data }))
 }
 
-/// Look at a model: state, progress, last error, memory plan, items that wait for it.
+/// Look at a model: state, progress, last error, memory planned and in use, what waits for it, replicas.
 #[utoipa::path(
     get, path = "/v1/models/{name}", tag = "models", params(("name" = String, Path, description = "The model.")),
     responses((status = 200, description = "The model as it stands.", body = Model)),
@@ -127,54 +124,70 @@ pub async fn wait_for_model(
 }
 
 async fn read_model(state: &State, name: &str) -> Result<Model, ApiError> {
-    let status = state.models.get_status(name)?;
-    let waiting = state.store.waiting_by_model().await.ok();
-    let plan = read_plans(state, vec![name.into()]).await.remove(name);
-    Ok(model_view(state, name, status, waiting.as_ref(), plan))
+    state.models.get_status(name)?;
+    let mut infos = read_infos(state, vec![name.into()]).await?;
+    let info = infos.pop().expect("one name, one description");
+    Ok(model_view(info, Queue::read(state).await.as_ref()))
 }
 
-/// Plans are computed from file headers, hence not on a thread that serves requests. A model whose headers
-/// cannot be read has none; its state says why.
-async fn read_plans(state: &State, names: Vec<String>) -> BTreeMap<String, MemoryPlan> {
+/// Plans are computed from file headers, hence not on a thread that serves requests.
+async fn read_infos(state: &State, names: Vec<String>) -> Result<Vec<ModelInfo>, ApiError> {
     let models = state.models.clone();
-    let read = move || {
-        let plan = |name: String| models.plan(&name).ok().map(|plan| (name, plan));
-        names.into_iter().filter_map(plan).collect()
-    };
-    tokio::task::spawn_blocking(read).await.unwrap_or_default()
+    let read = move || names.iter().map(|name| models.info(name)).collect::<Result<Vec<_>, _>>();
+    let infos = tokio::task::spawn_blocking(read).await;
+    Ok(infos.map_err(|error| ApiError::hidden(Code::Internal, &error))??)
 }
 
-fn model_view(
-    state: &State,
-    name: &str,
-    status: ModelStatus,
-    waiting: Option<&BTreeMap<String, i64>>,
-    plan: Option<MemoryPlan>,
-) -> Model {
-    let all = &state.settings.models;
-    let configured = all.iter().find(|model| model.name == name);
-    let path = configured.map(|model| model.path.clone()).unwrap_or_default();
+/// What the database knows of the models.
+struct Queue {
+    items: BTreeMap<String, i64>,
+    jobs: BTreeMap<String, i64>,
+    replicas: BTreeMap<String, Vec<Replica>>,
+}
+
+impl Queue {
+    /// `None` while the database is away.
+    async fn read(state: &State) -> Option<Self> {
+        let store = &state.store;
+        let items = store.waiting_by_model().await.ok()?;
+        let jobs = store.jobs_waiting_by_model().await.ok()?;
+        let mut replicas: BTreeMap<String, Vec<Replica>> = BTreeMap::new();
+        for replica in store.all_replicas(REPLICA_MAX_AGE_MS).await.ok()? {
+            let view = Replica::new(replica.worker.0, replica.status, replica.updated_at);
+            replicas.entry(replica.model).or_default().push(view);
+        }
+        Some(Self { items, jobs, replicas })
+    }
+}
+
+fn model_view(info: ModelInfo, queue: Option<&Queue>) -> Model {
+    let name = &info.name;
+    let count = |counts: &BTreeMap<String, i64>| counts.get(name).copied().unwrap_or(0);
     Model {
-        id: name.into(),
+        id: name.clone(),
         object: "model".into(),
         created: 0,
         owned_by: "adit".into(),
-        state: status.state(),
+        state: info.status.state(),
         since: None,
         draining: false,
         load_s: None,
         progress: None,
         error: None,
-        shares_base_with: sharers(all, name, &path),
-        path,
-        adapter: configured.and_then(|model| model.adapter.clone()),
-        plan: plan.map(Into::into),
-        items_waiting: waiting.map(|waiting| waiting.get(name).copied().unwrap_or(0)),
+        items_waiting: queue.map(|queue| count(&queue.items)),
+        jobs_waiting: queue.map(|queue| count(&queue.jobs)),
+        replicas: queue.and_then(|queue| queue.replicas.get(name).cloned()).unwrap_or_default(),
+        shares_base_with: info.shares_base_with,
+        path: info.path,
+        adapter: info.adapter,
+        plan: info.plan.map(Into::into),
+        memory: info.memory.map(|memory| MemoryUse {
+            base_bytes: memory.base_bytes,
+            adapter_bytes: memory.adapter_bytes,
+            in_use_bytes: memory.base_bytes + memory.adapter_bytes,
+            charged_to: memory.charged_to,
+        }),
+        last_error: info.last_error.map(|(at, failure)| LastError { at, failure: failure.into() }),
     }
-    .with_status(status)
-}
-
-/// Models on the same base are those configured with the same path.
-fn sharers(all: &[settings::Model], name: &str, path: &str) -> Vec<String> {
-    all.iter().filter(|m| m.path == path && m.name != name).map(|m| m.name.clone()).collect()
+    .with_status(info.status)
 }

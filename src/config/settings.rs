@@ -162,7 +162,8 @@ pub struct Model {
     /// A PEFT adapter: directory or hub id.
     #[serde(default)]
     pub adapter: Option<String>,
-    /// Share of the device's memory that this model's base may use.
+    /// Share of the device's memory that this model's base, with all adapters on it, may use. Of models on
+    /// one base the largest counts.
     #[serde(default = "default_memory_utilization")]
     pub gpu_memory_utilization: f64,
     #[serde(default = "default_tensor_parallel_size")]

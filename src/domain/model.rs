@@ -100,6 +100,18 @@ impl ModelStatus {
         }
     }
 
+    /// Whether a model in this state may go over to `next`: what a load, an unload, a failure and a retry do.
+    pub fn may_become(&self, next: &ModelStatus) -> bool {
+        use ModelStatus::{Error, Loading, NotLoaded, Ready};
+        match self {
+            NotLoaded => matches!(next, NotLoaded | Loading { .. }),
+            Loading { .. } => !matches!(next, Ready { draining: true, .. }),
+            Ready { draining: false, .. } => matches!(next, Ready { draining: true, .. } | Error { .. }),
+            Ready { draining: true, .. } => matches!(next, NotLoaded | Loading { .. }),
+            Error { .. } => matches!(next, NotLoaded | Loading { .. }),
+        }
+    }
+
     /// Whether a worker may claim items for it.
     pub fn admits_work(&self) -> bool {
         matches!(self, ModelStatus::Ready { draining: false, .. })
@@ -134,5 +146,43 @@ impl MemoryPlan {
 
     pub fn fits(&self) -> bool {
         self.needed_bytes() <= self.budget_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_pair_of_states_is_judged() {
+        let since = DateTime::<Utc>::UNIX_EPOCH;
+        let progress = LoadProgress {
+            stage: LoadStage::Read,
+            bytes_done: 0,
+            bytes_total: 0,
+            bytes_per_s: None,
+            eta_s: None,
+        };
+        let failure = LoadFailure {
+            code: "model_io".into(),
+            message: String::new(),
+            hint: String::new(),
+            attempt: 1,
+            next_retry_at: None,
+        };
+        let states = [
+            ModelStatus::NotLoaded,
+            ModelStatus::Loading { progress, since },
+            ModelStatus::Ready { since, load_s: 1.0, draining: false },
+            ModelStatus::Ready { since, load_s: 1.0, draining: true },
+            ModelStatus::Error { failure, since },
+        ];
+        // rows from, columns to: not_loaded, loading, ready, draining, error
+        let legal = ["11000", "11101", "00011", "11000", "11000"];
+        for (from, row) in states.iter().zip(legal) {
+            for (to, expected) in states.iter().zip(row.chars()) {
+                assert_eq!(from.may_become(to), expected == '1', "{from:?} to {to:?}");
+            }
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Bases: a checkpoint's weights, KV pool and engine thread, loaded once for every model that names it.
 //!
 //! Invariants: at most one base per key is in memory or on its way; a base lives exactly as long as models
-//! hold leases on it; the last lease's end closes the engine, and only then is the place free again.
+//! hold leases on it; the last lease's end closes the engine, and only then is the place free again. Bytes
+//! are booked before they are allocated, by one plan at a time: two loads cannot both get the same memory.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::budget::Device;
+use super::budget::{self, Device, Wish};
 use super::error::ModelError;
 use super::texts::Texts;
 use super::{device, loader};
@@ -21,11 +22,10 @@ use crate::nn::arch::ModelConfig;
 pub struct Base {
     pub engine: engine::handle::Handle,
     pub compiler: engine::grammar::Compiler,
-    pub texts: Texts,
+    pub texts: Arc<Texts>,
     pub config: ModelConfig,
     pub stop: Arc<[u32]>,
-    pub plan: MemoryPlan,
-    /// As allocated: weights, KV pool, scratch.
+    /// As allocated: weights, KV pool, tables and scratch; no adapter.
     pub memory_bytes: u64,
 }
 
@@ -42,21 +42,44 @@ pub enum Phase {
 struct Slot {
     phase: watch::Sender<Phase>,
     is_given_up: AtomicBool,
+    /// Booked for the base itself; each holder's adapter is booked beside it.
     planned_bytes: AtomicU64,
-    /// Names of the models that hold a lease, and whether the last one has gone.
+    /// The models that hold a lease, and whether the last one has gone.
     holders: Mutex<Holders>,
 }
 
 #[derive(Default)]
 struct Holders {
-    names: Vec<String>,
+    /// The base as booked, with the adapter of whoever loaded it.
+    plan: Option<MemoryPlan>,
+    models: Vec<Holder>,
     is_closing: bool,
+}
+
+/// A model that holds a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub name: String,
+    /// Booked for its adapter.
+    pub adapter_bytes: u64,
+    /// They are allocated, so that the device's free memory shows them.
+    pub is_settled: bool,
+}
+
+/// What a base's load has come to, and for whom.
+pub struct Held {
+    pub phase: Phase,
+    pub plan: Option<MemoryPlan>,
+    /// First come first; the first one is charged for the base.
+    pub holders: Vec<Holder>,
 }
 
 /// All bases of the process. Cloning is cheap.
 #[derive(Clone, Default)]
 pub struct Bases {
     slots: Arc<Mutex<HashMap<String, Arc<Slot>>>>,
+    /// Held from the look at the device to the booking.
+    planning: Arc<Mutex<()>>,
     /// Bases that were read from their files since the start.
     loads: Arc<AtomicU64>,
 }
@@ -77,11 +100,6 @@ pub struct Report {
 impl Report {
     pub fn progress(&self, progress: LoadProgress) {
         self.slot.phase.send_replace(Phase::Loading(progress));
-    }
-
-    /// The plan's bytes count against every other plan from now on.
-    pub fn commit(&self, plan: &MemoryPlan) {
-        self.slot.planned_bytes.store(plan.needed_bytes() - plan.reserve_bytes, Ordering::SeqCst);
     }
 
     /// Nobody waits for this load any more.
@@ -124,19 +142,41 @@ impl Bases {
         self.loads.load(Ordering::SeqCst)
     }
 
-    /// The base of a key, if it is loaded, with the models that hold it.
-    pub fn loaded(&self, key: &str) -> Option<(Arc<Base>, Vec<String>)> {
+    /// The base of a key; nothing if nobody holds it.
+    pub fn held(&self, key: &str) -> Option<Held> {
         let slots = lock(&self.slots);
         let slot = slots.get(key)?;
         let holders = lock(&slot.holders);
-        match &*slot.phase.borrow() {
-            Phase::Loaded(base) if !holders.is_closing => Some((base.clone(), holders.names.clone())),
-            _ => None,
-        }
+        let phase = slot.phase.borrow().clone();
+        let held = || Held { phase, plan: holders.plan.clone(), holders: holders.models.clone() };
+        (!holders.is_closing).then(held)
     }
 
-    /// The device's memory now, with what all bases have planned. `except`: a load that plans itself.
-    pub fn device(&self, except: Option<&Report>) -> Device {
+    /// Plans a base on the device as it is, and books it together with the adapter of the model that loads
+    /// it. A plan that does not fit is an error and books nothing.
+    pub fn book(
+        &self,
+        report: &Report,
+        holder: &str,
+        plan: impl FnOnce(&Device) -> MemoryPlan,
+    ) -> Result<MemoryPlan, ModelError> {
+        let _alone = lock(&self.planning);
+        let plan = plan(&self.device(Some(&report.slot)));
+        if !plan.fits() {
+            return Err(ModelError::InsufficientMemory { plan: Box::new(plan) });
+        }
+        let base_bytes = plan.needed_bytes() - plan.reserve_bytes - plan.adapter_bytes;
+        report.slot.planned_bytes.store(base_bytes, Ordering::SeqCst);
+        let mut holders = lock(&report.slot.holders);
+        holders.plan = Some(plan.clone());
+        if let Some(holder) = holders.find(holder) {
+            holder.adapter_bytes = plan.adapter_bytes;
+        }
+        Ok(plan)
+    }
+
+    /// The device's memory now, with what is booked. `except`: a base that is planning itself.
+    fn device(&self, except: Option<&Arc<Slot>>) -> Device {
         let memory = device::cpu_memory();
         let mut device = Device {
             total_bytes: memory.total_bytes,
@@ -144,7 +184,7 @@ impl Bases {
             ..Device::default()
         };
         for slot in lock(&self.slots).values() {
-            if except.is_some_and(|report| Arc::ptr_eq(&report.slot, slot)) {
+            if except.is_some_and(|except| Arc::ptr_eq(except, slot)) {
                 continue;
             }
             let planned = slot.planned_bytes.load(Ordering::SeqCst);
@@ -152,8 +192,22 @@ impl Bases {
             if matches!(&*slot.phase.borrow(), Phase::Loading(_)) {
                 device.pending_bytes += planned;
             }
+            for holder in &lock(&slot.holders).models {
+                device.committed_bytes += holder.adapter_bytes;
+                device.pending_bytes += if holder.is_settled { 0 } else { holder.adapter_bytes };
+            }
         }
         device
+    }
+
+    /// The device for a plan that books nothing.
+    pub fn device_now(&self) -> Device {
+        self.device(None)
+    }
+
+    /// All bytes that are booked now.
+    pub fn booked_bytes(&self) -> u64 {
+        self.device(None).committed_bytes
     }
 
     fn forget(&self, key: &str, slot: &Arc<Slot>) {
@@ -177,18 +231,35 @@ impl Slot {
             phase: watch::Sender::new(Phase::Loading(waiting)),
             is_given_up: AtomicBool::new(false),
             planned_bytes: AtomicU64::new(0),
-            holders: Mutex::new(Holders { names: vec![holder.into()], is_closing: false }),
+            holders: Mutex::new(Holders { models: vec![Holder::new(holder)], ..Holders::default() }),
         }
+    }
+}
+
+impl Holder {
+    fn new(name: &str) -> Self {
+        Self { name: name.into(), adapter_bytes: 0, is_settled: false }
+    }
+}
+
+impl Holders {
+    fn find(&mut self, name: &str) -> Option<&mut Holder> {
+        self.models.iter_mut().find(|holder| holder.name == name)
     }
 }
 
 fn join(slot: &Arc<Slot>, holder: &str) -> Result<(), watch::Receiver<Phase>> {
     let mut holders = lock(&slot.holders);
-    let has_failed = matches!(&*slot.phase.borrow(), Phase::Failed(_));
-    if holders.is_closing || has_failed {
+    let is_over = match &*slot.phase.borrow() {
+        Phase::Failed(_) | Phase::Gone => true,
+        // dead, and about to be given back by all who hold it
+        Phase::Loaded(base) => base.engine.is_closed(),
+        Phase::Loading(_) => false,
+    };
+    if holders.is_closing || is_over {
         return Err(slot.phase.subscribe());
     }
-    holders.names.push(holder.into());
+    holders.models.push(Holder::new(holder));
     Ok(())
 }
 
@@ -196,7 +267,7 @@ fn join(slot: &Arc<Slot>, holder: &str) -> Result<(), watch::Receiver<Phase>> {
 fn start(slot: Arc<Slot>, bases: Bases, order: loader::Order) {
     let report = Report { slot: slot.clone() };
     let run = move || {
-        let work = std::panic::AssertUnwindSafe(|| loader::load(&order, &bases, &report));
+        let work = std::panic::AssertUnwindSafe(|| (order.read)(&order, &bases, &report));
         let outcome = std::panic::catch_unwind(work).unwrap_or_else(|panic| {
             let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
             let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -223,15 +294,46 @@ impl Lease {
         self.slot.phase.subscribe()
     }
 
+    /// Books this holder's adapter. One that does not fit is an error with the plan, and books nothing.
+    pub fn book_adapter(&self, adapter_bytes: u64, wish: &Wish) -> Result<(), ModelError> {
+        let _alone = lock(&self.bases.planning);
+        let device = self.bases.device(None);
+        let mut holders = lock(&self.slot.holders);
+        let with = holders.models.iter().find(|other| other.name != self.holder);
+        let with = with.map_or_else(String::new, |other| other.name.clone());
+        let kv_tokens = holders.plan.as_ref().map_or(0, |plan| plan.kv_tokens);
+        let Some(own) = holders.find(&self.holder) else { return Ok(()) };
+        // what came with the base's own plan is booked already
+        if adapter_bytes > own.adapter_bytes {
+            let others = Device {
+                committed_bytes: device.committed_bytes - own.adapter_bytes,
+                pending_bytes: device.pending_bytes - if own.is_settled { 0 } else { own.adapter_bytes },
+                ..device
+            };
+            let plan = budget::plan_shared(adapter_bytes, &others, wish, &with, kv_tokens);
+            if !plan.fits() {
+                return Err(ModelError::InsufficientMemory { plan: Box::new(plan) });
+            }
+        }
+        own.adapter_bytes = adapter_bytes;
+        Ok(())
+    }
+
+    /// The adapter is in memory and takes this much.
+    pub fn settle_adapter(&self, adapter_bytes: u64) {
+        if let Some(own) = lock(&self.slot.holders).find(&self.holder) {
+            own.adapter_bytes = adapter_bytes;
+            own.is_settled = true;
+        }
+    }
+
     /// Gives the lease back. The last one waits until the engine's memory is free; a load under way is
     /// given up first.
     pub async fn release(self) {
         {
             let mut holders = lock(&self.slot.holders);
-            if let Some(at) = holders.names.iter().position(|name| *name == self.holder) {
-                holders.names.remove(at);
-            }
-            if !holders.names.is_empty() {
+            holders.models.retain(|holder| holder.name != self.holder);
+            if !holders.models.is_empty() {
                 return;
             }
             holders.is_closing = true;

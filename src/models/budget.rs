@@ -12,6 +12,8 @@ const MIN_AUTO_KV_TOKENS: u64 = 1_024;
 pub struct Footprint {
     pub weights_bytes: u64,
     pub adapter_bytes: u64,
+    /// Adapters of the other models on this base: an automatic pool leaves room for them.
+    pub other_adapter_bytes: u64,
     pub activation_bytes: u64,
     pub kv_bytes_per_token: u64,
     /// Longest sequence of the checkpoint.
@@ -58,7 +60,8 @@ pub fn plan(footprint: &Footprint, device: &Device, wish: &Wish) -> MemoryPlan {
     let kv_tokens = if wish.kv_tokens > 0 {
         wish.kv_tokens
     } else {
-        let left = budget_bytes.saturating_sub(fixed) / footprint.kv_bytes_per_token.max(1);
+        let left = budget_bytes.saturating_sub(fixed + footprint.other_adapter_bytes)
+            / footprint.kv_bytes_per_token.max(1);
         let useful = footprint.context_tokens.saturating_mul(wish.max_sequences);
         let most = MAX_AUTO_KV_TOKENS.min(useful).max(1);
         left.min(most).max(MIN_AUTO_KV_TOKENS.min(most))
@@ -84,17 +87,19 @@ pub fn plan(footprint: &Footprint, device: &Device, wish: &Wish) -> MemoryPlan {
     plan
 }
 
-/// Plans a model whose base is loaded already: only its adapter is new.
+/// Plans a model whose base is there already, or on its way: only its adapter is new, and without one it
+/// costs nothing.
 pub fn plan_shared(
     adapter_bytes: u64,
     device: &Device,
-    utilization: f64,
+    wish: &Wish,
     with: &str,
     kv_tokens: u64,
 ) -> MemoryPlan {
     MemoryPlan {
         adapter_bytes,
-        budget_bytes: budget_bytes(device, utilization),
+        reserve_bytes: if adapter_bytes > 0 { wish.reserve_bytes } else { 0 },
+        budget_bytes: budget_bytes(device, wish.utilization),
         kv_tokens,
         shares_base_with: Some(with.to_string()),
         ..MemoryPlan::default()
@@ -111,6 +116,7 @@ mod tests {
         Footprint {
             weights_bytes: 4 * GIB,
             adapter_bytes: 0,
+            other_adapter_bytes: 0,
             activation_bytes: GIB / 4,
             kv_bytes_per_token: 64 << 10,
             context_tokens: 32_768,
@@ -175,9 +181,23 @@ mod tests {
 
     #[test]
     fn a_shared_base_costs_its_adapter_only() {
-        let plan = plan_shared(7, &device(GIB), 1.0, "concept", 512);
-        assert_eq!(plan.needed_bytes(), 7);
+        let plan = plan_shared(7, &device(GIB), &wish(), "concept", 512);
+        assert_eq!(plan.needed_bytes(), 7 + wish().reserve_bytes);
         assert!(plan.fits());
         assert_eq!(plan.shares_base_with.as_deref(), Some("concept"));
+        let full = Device { available_bytes: GIB / 4 + 6, ..device(GIB) };
+        assert!(!plan_shared(7, &full, &wish(), "concept", 512).fits());
+        assert!(plan_shared(6, &full, &wish(), "concept", 512).fits());
+        let none = Device { available_bytes: 0, ..full };
+        assert!(plan_shared(0, &none, &wish(), "concept", 512).fits(), "no adapter, no bytes");
+    }
+
+    #[test]
+    fn an_automatic_pool_leaves_room_for_the_other_adapters() {
+        let tight = device(5 * GIB + GIB / 2);
+        let alone = plan(&footprint(), &tight, &wish());
+        let shared = plan(&Footprint { other_adapter_bytes: GIB / 4, ..footprint() }, &tight, &wish());
+        assert_eq!(alone.kv_bytes - shared.kv_bytes, GIB / 4);
+        assert_eq!(shared.adapter_bytes, 0);
     }
 }

@@ -1,21 +1,25 @@
 //! One model's life: a task that owns its state and takes one command at a time.
 //!
 //! `not_loaded → loading → ready → (draining) → not_loaded`, and `loading | ready → error → loading`. Each
-//! state is a method that returns the next one, so no other transition can be written down.
+//! state is a method that returns the next one; every change is also checked against
+//! [`ModelStatus::may_become`] in debug builds. A command is answered after the state has changed, so whoever
+//! asked sees the state that the answer speaks of.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::base::{Base, Bases, Lease, Phase};
 use super::error::ModelError;
 use super::loader::{self, Order};
 use super::served::Served;
-use super::source::Source;
-use super::{budget, selftest};
+use super::{inspect, selftest};
 use crate::domain::model::{LoadFailure, LoadProgress, LoadStage, ModelStatus};
 use crate::engine::request::AdapterId;
+use crate::nn::weights::adapter::Adapter;
 use crate::shutdown::Shutdown;
 
 /// How often a ready model looks whether its engine is alive.
@@ -38,6 +42,17 @@ pub enum Command {
 pub struct Shared {
     pub status: watch::Sender<ModelStatus>,
     pub served: Mutex<Option<Arc<Served>>>,
+    /// The newest failure and its time; a later success does not erase it.
+    pub last_error: Mutex<Option<(DateTime<Utc>, LoadFailure)>>,
+}
+
+impl Shared {
+    fn set(&self, next: ModelStatus) {
+        self.status.send_modify(|status| {
+            debug_assert!(status.may_become(&next), "{status:?} became {next:?}");
+            *status = next;
+        });
+    }
 }
 
 pub struct Lifecycle {
@@ -57,6 +72,26 @@ struct Serving {
     adapter: Option<AdapterId>,
     released: watch::Receiver<()>,
     load_s: f64,
+}
+
+/// What the self-test has shown to answer.
+struct Proven {
+    served: Arc<Served>,
+    released: watch::Receiver<()>,
+    adapter: Option<AdapterId>,
+}
+
+/// Why a load did not come to its end.
+enum Stop {
+    Failed(Arc<ModelError>),
+    /// By a command, which is answered when everything is given back.
+    GivenUp(Next, Option<Reply>),
+}
+
+impl From<ModelError> for Stop {
+    fn from(cause: ModelError) -> Self {
+        Self::Failed(Arc::new(cause))
+    }
 }
 
 enum Next {
@@ -83,7 +118,7 @@ impl Lifecycle {
 
     async fn not_loaded(&mut self) -> Next {
         self.attempt = 0;
-        self.shared.status.send_replace(ModelStatus::NotLoaded);
+        self.shared.set(ModelStatus::NotLoaded);
         self.idle(None).await
     }
 
@@ -111,18 +146,22 @@ impl Lifecycle {
                 Some(Command::Load(reply) | Command::Reload(reply)) => {
                     let verdict = self.admit().await;
                     let is_admitted = verdict.is_ok();
-                    let _ = reply.send(verdict);
                     if is_admitted {
                         self.attempt = 0;
+                        self.publish(waiting(LoadStage::Waiting));
+                    }
+                    let _ = reply.send(verdict);
+                    if is_admitted {
                         return Next::Load;
                     }
                 }
                 Some(Command::Unload(reply)) => {
+                    self.shared.set(ModelStatus::NotLoaded);
                     let _ = reply.send(Ok(()));
                     return Next::NotLoaded;
                 }
                 Some(Command::End(reply)) => {
-                    self.shared.status.send_replace(ModelStatus::NotLoaded);
+                    self.shared.set(ModelStatus::NotLoaded);
                     let _ = reply.send(Ok(()));
                     return Next::End;
                 }
@@ -137,7 +176,7 @@ impl Lifecycle {
         }
         let (order, bases) = (self.order.clone(), self.bases.clone());
         // what cannot be planned yet (a download, a damaged file) is for the load itself to report
-        match loader::on_thread(move || plan(&order, &bases)).await {
+        match loader::on_thread(move || inspect::plan(&order, &bases)).await {
             Ok(Some(plan)) if !plan.fits() => Err(ModelError::InsufficientMemory { plan: Box::new(plan) }),
             _ => Ok(()),
         }
@@ -146,91 +185,137 @@ impl Lifecycle {
     async fn load(&mut self) -> Next {
         self.attempt += 1;
         let began = Instant::now();
-        self.publish(waiting());
-        let key = match base_key(&self.order.model.path, self.order.model.tensor_parallel_size) {
+        self.publish(waiting(LoadStage::Waiting));
+        let key = match inspect::base_key(&self.order.model.path, self.order.model.tensor_parallel_size) {
             Ok(key) => key,
             Err(cause) => return self.fail(&cause),
         };
         let lease = self.bases.lease(&key, &self.order.model.name, &self.order).await;
-        let base = match self.follow(&lease).await {
-            Ok(Ok(base)) => base,
-            Ok(Err(cause)) => {
-                lease.release().await;
-                return self.fail(&cause);
+        let outcome = match self.follow(&lease).await {
+            Ok(base) => self.add(&lease, base).await,
+            Err(stop) => Err(stop),
+        };
+        match outcome {
+            Ok((base, proven)) => {
+                let load_s = began.elapsed().as_secs_f64();
+                let Proven { served, released, adapter } = proven;
+                *self.shared.served.lock().unwrap_or_else(PoisonError::into_inner) = Some(served);
+                Next::Serve(Box::new(Serving { lease, base, adapter, released, load_s }))
             }
-            Err((next, reply)) => {
+            Err(Stop::Failed(cause)) => {
                 lease.release().await;
-                if matches!(next, Next::End) {
-                    self.shared.status.send_replace(ModelStatus::NotLoaded);
+                self.fail(&cause)
+            }
+            Err(Stop::GivenUp(next, reply)) => {
+                lease.release().await;
+                match next {
+                    Next::Load => self.publish(waiting(LoadStage::Waiting)),
+                    _ => self.shared.set(ModelStatus::NotLoaded),
                 }
                 if let Some(reply) = reply {
                     let _ = reply.send(Ok(()));
                 }
-                return next;
-            }
-        };
-        match self.prove(&base).await {
-            Ok((served, released, adapter)) => {
-                let load_s = began.elapsed().as_secs_f64();
-                *self.shared.served.lock().unwrap_or_else(PoisonError::into_inner) = Some(served);
-                Next::Serve(Box::new(Serving { lease, base, adapter, released, load_s }))
-            }
-            Err(cause) => {
-                drop(base);
-                lease.release().await;
-                self.fail(&cause)
+                next
             }
         }
     }
 
     /// Mirrors the base's load; ends early when a command gives this model up.
-    async fn follow(
-        &mut self,
-        lease: &Lease,
-    ) -> Result<Result<Arc<Base>, Arc<ModelError>>, (Next, Option<Reply>)> {
+    async fn follow(&mut self, lease: &Lease) -> Result<Arc<Base>, Stop> {
         let mut phase = lease.watch();
         let shutdown = self.shutdown.clone();
         loop {
             match phase.borrow_and_update().clone() {
-                Phase::Loaded(base) => return Ok(Ok(base)),
-                Phase::Failed(cause) => return Ok(Err(cause)),
-                Phase::Gone => return Ok(Err(Arc::new(ModelError::EngineEnded))),
+                Phase::Loaded(base) => return Ok(base),
+                Phase::Failed(cause) => return Err(Stop::Failed(cause)),
+                Phase::Gone => return Err(ModelError::EngineEnded.into()),
                 Phase::Loading(progress) => self.publish(progress),
             }
             tokio::select! {
                 _ = phase.changed() => {}
-                () = shutdown.requested() => return Err((Next::NotLoaded, None)),
-                command = self.commands.recv() => match command {
-                    None => return Err((Next::End, None)),
-                    Some(Command::Load(reply) | Command::Reload(reply)) => {
-                        let _ = reply.send(Ok(()));
-                    }
-                    Some(Command::Unload(reply)) => return Err((Next::NotLoaded, Some(reply))),
-                    Some(Command::End(reply)) => return Err((Next::End, Some(reply))),
-                },
+                () = shutdown.requested() => return Err(Stop::GivenUp(Next::NotLoaded, None)),
+                command = self.commands.recv() => self.meanwhile(command)?,
             }
         }
     }
 
-    /// Adds the adapter and shows that the model can answer.
-    async fn prove(
-        &self,
-        base: &Arc<Base>,
-    ) -> Result<(Arc<Served>, watch::Receiver<()>, Option<AdapterId>), ModelError> {
-        let mut adapter = None;
-        if self.order.model.adapter.is_some() {
-            self.publish(LoadProgress { stage: LoadStage::Adapter, ..waiting() });
-            let (order, config) = (self.order.clone(), base.config.clone());
-            if let Some(read) = loader::on_thread(move || loader::load_adapter(&order, &config)).await? {
-                adapter = Some(base.engine.add_adapter(read).await?);
+    /// A command to a model that is being loaded.
+    fn meanwhile(&mut self, command: Option<Command>) -> Result<(), Stop> {
+        match command {
+            None => Err(Stop::GivenUp(Next::End, None)),
+            Some(Command::Load(reply)) => {
+                let _ = reply.send(Ok(()));
+                Ok(())
+            }
+            Some(Command::Reload(reply)) => {
+                self.attempt = 0;
+                Err(Stop::GivenUp(Next::Load, Some(reply)))
+            }
+            Some(Command::Unload(reply)) => Err(Stop::GivenUp(Next::NotLoaded, Some(reply))),
+            Some(Command::End(reply)) => Err(Stop::GivenUp(Next::End, Some(reply))),
+        }
+    }
+
+    /// Adds what is this model's own to a loaded base.
+    async fn add(&mut self, lease: &Lease, base: Arc<Base>) -> Result<(Arc<Base>, Proven), Stop> {
+        let dir = self.fetch_adapter().await?;
+        let proven = self.prove(lease, &base, dir).await?;
+        Ok((base, proven))
+    }
+
+    /// Brings the adapter here; a download shows its bytes, and ends early when a command gives it up. What
+    /// it has fetched by then stays in the cache.
+    async fn fetch_adapter(&mut self) -> Result<Option<PathBuf>, Stop> {
+        if self.order.model.adapter.is_none() {
+            return Ok(None);
+        }
+        self.publish(waiting(LoadStage::Adapter));
+        let (sender, mut progress) = watch::channel(waiting(LoadStage::Adapter));
+        let order = self.order.clone();
+        let fetch = move || {
+            loader::fetch_adapter(&order, &mut |progress| {
+                sender.send_replace(progress);
+            })
+        };
+        let shutdown = self.shutdown.clone();
+        let fetched = loader::on_thread(fetch);
+        tokio::pin!(fetched);
+        loop {
+            tokio::select! {
+                dir = &mut fetched => return Ok(dir?),
+                Ok(()) = progress.changed() => {
+                    let reading = progress.borrow_and_update().clone();
+                    self.publish(reading);
+                }
+                () = shutdown.requested() => return Err(Stop::GivenUp(Next::NotLoaded, None)),
+                command = self.commands.recv() => self.meanwhile(command)?,
             }
         }
-        self.publish(LoadProgress { stage: LoadStage::SelfTest, ..waiting() });
+    }
+
+    /// Adds the adapter, if its bytes fit, and shows that the model can answer.
+    async fn prove(
+        &self,
+        lease: &Lease,
+        base: &Arc<Base>,
+        dir: Option<PathBuf>,
+    ) -> Result<Proven, ModelError> {
         let model = &self.order.model;
+        let mut adapter = None;
+        if let Some(dir) = dir {
+            self.publish(waiting(LoadStage::Adapter));
+            lease.book_adapter(inspect::adapter_bytes_in(&dir), &inspect::wish(&self.order))?;
+            let config = base.config.clone();
+            let read = loader::on_thread(move || Ok(Adapter::load(&dir, &config)?)).await?;
+            let bytes = read.bytes();
+            adapter = Some(base.engine.add_adapter(Arc::new(read)).await?);
+            lease.settle_adapter(bytes);
+        }
+        self.publish(waiting(LoadStage::SelfTest));
         let (served, released) = Served::new(&model.name, base.clone(), adapter, model.context_tokens);
         let timeout = Duration::from_millis(self.order.settings.loading.self_test_ms);
         match selftest::run(&served, timeout).await {
-            Ok(()) => Ok((served, released, adapter)),
+            Ok(()) => Ok(Proven { served, released, adapter }),
             Err(cause) => {
                 // the base may serve others: this model's adapter must not stay behind
                 if let Some(id) = adapter {
@@ -244,7 +329,7 @@ impl Lifecycle {
     async fn serve(&mut self, serving: Serving) -> Next {
         let (since, load_s) = (self.order.clock.now(), serving.load_s);
         self.attempt = 0;
-        self.shared.status.send_replace(ModelStatus::Ready { since, load_s, draining: false });
+        self.shared.set(ModelStatus::Ready { since, load_s, draining: false });
         tracing::info!(model = %self.order.model.name, load_s, "model ready");
         let mut check = tokio::time::interval(ENGINE_CHECK);
         loop {
@@ -267,18 +352,19 @@ impl Lifecycle {
                 }
                 Some(Command::Unload(reply)) => {
                     self.drain(serving, since).await;
-                    self.shared.status.send_replace(ModelStatus::NotLoaded);
+                    self.shared.set(ModelStatus::NotLoaded);
                     let _ = reply.send(Ok(()));
                     return Next::NotLoaded;
                 }
                 Some(Command::Reload(reply)) => {
                     self.drain(serving, since).await;
+                    self.publish(waiting(LoadStage::Waiting));
                     let _ = reply.send(Ok(()));
                     return Next::Load;
                 }
                 Some(Command::End(reply)) => {
                     self.drain(serving, since).await;
-                    self.shared.status.send_replace(ModelStatus::NotLoaded);
+                    self.shared.set(ModelStatus::NotLoaded);
                     let _ = reply.send(Ok(()));
                     return Next::End;
                 }
@@ -293,7 +379,7 @@ impl Lifecycle {
     /// Nothing new is let in; what runs gets its grace; then the memory is free.
     async fn drain(&self, serving: Serving, since: chrono::DateTime<chrono::Utc>) {
         let load_s = serving.load_s;
-        self.shared.status.send_replace(ModelStatus::Ready { since, load_s, draining: true });
+        self.shared.set(ModelStatus::Ready { since, load_s, draining: true });
         self.take_served();
         let grace = Duration::from_millis(self.order.settings.loading.drain_ms);
         tokio::select! {
@@ -307,14 +393,11 @@ impl Lifecycle {
     }
 
     fn publish(&self, progress: LoadProgress) {
-        let now = self.order.clock.now();
-        self.shared.status.send_modify(|status| {
-            let since = match status {
-                ModelStatus::Loading { since, .. } => *since,
-                _ => now,
-            };
-            *status = ModelStatus::Loading { progress, since };
-        });
+        let since = match &*self.shared.status.borrow() {
+            ModelStatus::Loading { since, .. } => *since,
+            _ => self.order.clock.now(),
+        };
+        self.shared.set(ModelStatus::Loading { progress, since });
     }
 
     fn fail(&self, cause: &ModelError) -> Next {
@@ -331,7 +414,8 @@ impl Lifecycle {
             next_retry_at: retry_in.map(|delay| now + delay),
         };
         tracing::warn!(model = %self.order.model.name, code = cause.word(), %cause, ?retry_in, "model not loaded");
-        self.shared.status.send_replace(ModelStatus::Error { failure, since: now });
+        *self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, failure.clone()));
+        self.shared.set(ModelStatus::Error { failure, since: now });
         Next::Failed { retry_in }
     }
 }
@@ -348,47 +432,15 @@ impl Serving {
     }
 }
 
-/// Bytes the model of an order needs now; `None` where that is not known before a download.
-pub fn plan(order: &Order, bases: &Bases) -> Result<Option<crate::domain::model::MemoryPlan>, ModelError> {
-    let model = &order.model;
-    let key = base_key(&model.path, model.tensor_parallel_size)?;
-    let device = bases.device(None);
-    if let Some((base, holders)) = bases.loaded(&key) {
-        if holders.first().is_some_and(|first| *first == model.name) {
-            return Ok(Some(base.plan.clone()));
-        }
-        let with = holders.first().map_or("", |name| name);
-        let adapter_bytes = loader::adapter_bytes(model)?;
-        let utilization = model.gpu_memory_utilization;
-        return Ok(Some(budget::plan_shared(adapter_bytes, &device, utilization, with, base.plan.kv_tokens)));
-    }
-    match loader::local(order)? {
-        Some(path) => Ok(Some(budget::plan(&loader::inspect(&path, order)?, &device, &loader::wish(order)))),
-        None => Ok(None),
-    }
-}
-
-/// What makes two bases one: the place they are read from. A value the device cannot give is refused.
-pub fn base_key(path: &str, tensor_parallel_size: u32) -> Result<String, ModelError> {
-    if tensor_parallel_size > 1 {
-        return Err(ModelError::Unsupported(format!(
-            "tensor_parallel_size {tensor_parallel_size} on a device without several GPUs"
-        )));
-    }
-    Ok(match Source::parse(path)? {
-        Source::Local(path) => path.display().to_string(),
-        Source::Hub { repo, revision } => format!("hub:{repo}@{revision}"),
-    })
-}
-
 /// Doubles from `first_ms` with every attempt, up to `max_ms`.
 pub fn retry_delay(attempt: u32, first_ms: u64, max_ms: u64) -> Duration {
     let doublings = attempt.saturating_sub(1).min(32);
     Duration::from_millis(first_ms.saturating_mul(1 << doublings).min(max_ms))
 }
 
-fn waiting() -> LoadProgress {
-    LoadProgress { stage: LoadStage::Waiting, bytes_done: 0, bytes_total: 0, bytes_per_s: None, eta_s: None }
+/// A stage without bytes.
+fn waiting(stage: LoadStage) -> LoadProgress {
+    LoadProgress { stage, bytes_done: 0, bytes_total: 0, bytes_per_s: None, eta_s: None }
 }
 
 #[cfg(test)]

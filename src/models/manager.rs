@@ -4,17 +4,18 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::base::Bases;
+use super::base::{Base, Bases, Held, Phase};
 use super::error::ModelError;
+use super::inspect;
 use super::lifecycle::{self, Command, Lifecycle, Shared};
-use super::loader::Order;
+use super::loader::{self, Order};
 use super::served::Served;
 use crate::clock::Clock;
 use crate::config::settings::{self, Settings};
-use crate::domain::model::{MemoryPlan, ModelStatus};
+use crate::domain::model::{LoadFailure, MemoryPlan, ModelStatus};
 use crate::shutdown::Shutdown;
 
 /// Commands that may wait for one model's task.
@@ -37,8 +38,18 @@ struct Entry {
     commands: mpsc::Sender<Command>,
 }
 
+/// Bytes a model holds, as allocated. The sum over all models is what the process holds for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryUse {
+    /// Weights, KV pool, tables and scratch; 0 where another model is charged for the shared base.
+    pub base_bytes: u64,
+    pub adapter_bytes: u64,
+    /// The model that is charged for the base, if it is another one.
+    pub charged_to: Option<String>,
+}
+
 /// All about one model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ModelInfo {
     pub name: String,
     pub path: String,
@@ -48,8 +59,10 @@ pub struct ModelInfo {
     pub plan: Option<MemoryPlan>,
     /// The other configured models that use the same base.
     pub shares_base_with: Vec<String>,
-    /// Of the loaded base, as allocated: weights, KV pool and scratch.
-    pub memory_bytes: Option<u64>,
+    /// What it holds now; absent unless its base is loaded and it is among those that use it.
+    pub memory: Option<MemoryUse>,
+    /// The newest failure and its time, though the model may have recovered since.
+    pub last_error: Option<(DateTime<Utc>, LoadFailure)>,
     pub architecture: Option<String>,
     pub context_tokens: Option<usize>,
 }
@@ -64,18 +77,37 @@ impl Manager {
         shutdown: Shutdown,
         clock: Clock,
     ) -> Result<Self, ModelError> {
+        Self::start_reading(models, settings, shutdown, clock, Arc::new(loader::load))
+    }
+
+    /// As [`Manager::start`], with bases that are read by `read`: for tests that plant faults in it.
+    pub fn start_reading(
+        models: Vec<settings::Model>,
+        settings: &Settings,
+        shutdown: Shutdown,
+        clock: Clock,
+        read: loader::Read,
+    ) -> Result<Self, ModelError> {
         check(&models)?;
         let settings = Arc::new(settings.clone());
         let turns = Arc::new(Semaphore::new(settings.loading.max_parallel.max(1)));
         let bases = Bases::default();
         let mut entries = Vec::with_capacity(models.len());
+        let all: Arc<[settings::Model]> = models.clone().into();
         for model in models {
             let load_at_start = model.load_at_start;
-            let order =
-                Order { model, settings: settings.clone(), clock: clock.clone(), turns: turns.clone() };
+            let order = Order {
+                model,
+                all: all.clone(),
+                settings: settings.clone(),
+                clock: clock.clone(),
+                turns: turns.clone(),
+                read: read.clone(),
+            };
             let shared = Arc::new(Shared {
                 status: watch::Sender::new(ModelStatus::NotLoaded),
                 served: std::sync::Mutex::new(None),
+                last_error: std::sync::Mutex::new(None),
             });
             let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
             let life = Lifecycle {
@@ -182,36 +214,49 @@ impl Manager {
     /// in a loop.
     pub fn plan(&self, name: &str) -> Result<MemoryPlan, ModelError> {
         let entry = self.entry(name)?;
-        lifecycle::plan(&entry.order, &self.inner.bases)?.ok_or_else(|| ModelError::Hub {
+        inspect::plan(&entry.order, &self.inner.bases)?.ok_or_else(|| ModelError::Hub {
             repo: entry.order.model.path.clone(),
             cause: "is not downloaded yet".into(),
             is_passing: true,
         })
     }
 
+    /// Reads file headers, as [`Manager::plan`] does.
     pub fn info(&self, name: &str) -> Result<ModelInfo, ModelError> {
         let entry = self.entry(name)?;
         let model = &entry.order.model;
-        let key = |model: &settings::Model| lifecycle::base_key(&model.path, 1).ok();
-        let own = key(model);
-        let shares_base_with = self
-            .inner
-            .entries
-            .iter()
-            .filter(|other| other.name() != name && own.is_some() && key(&other.order.model) == own);
-        let served = entry.shared.served.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let base = own.as_deref().and_then(|key| self.inner.bases.loaded(key)).map(|(base, _)| base);
+        let own = entry.base_key();
+        let others =
+            self.inner.entries.iter().filter(|other| other.name() != name && other.base_key() == own);
+        let held = self.inner.bases.held(&own);
+        let base = held.as_ref().and_then(|held| match &held.phase {
+            Phase::Loaded(base) => Some(base),
+            _ => None,
+        });
+        let memory = base.zip(held.as_ref()).and_then(|(base, held)| MemoryUse::of(name, base, held));
         Ok(ModelInfo {
             name: name.into(),
             path: model.path.clone(),
             adapter: model.adapter.clone(),
             status: entry.status(),
-            plan: lifecycle::plan(&entry.order, &self.inner.bases).ok().flatten(),
-            shares_base_with: shares_base_with.map(|other| other.name().to_string()).collect(),
-            memory_bytes: base.as_ref().map(|base| base.memory_bytes),
-            architecture: base.as_ref().map(|base| base.config.arch.as_str().to_string()),
-            context_tokens: served.as_ref().map(|served| served.context_tokens()),
+            plan: inspect::plan(&entry.order, &self.inner.bases).ok().flatten(),
+            shares_base_with: others.map(|other| other.name().to_string()).collect(),
+            memory,
+            last_error: entry.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            architecture: base.map(|base| base.config.arch.as_str().to_string()),
+            context_tokens: entry
+                .shared
+                .served
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .as_ref()
+                .map(|served| served.context_tokens()),
         })
+    }
+
+    /// Bytes that plans have booked for all that is loaded or being loaded; a shared base counts once.
+    pub fn booked_bytes(&self) -> u64 {
+        self.inner.bases.booked_bytes()
     }
 
     /// How often a base was read from files since the start: three models on one base make one.
@@ -243,8 +288,26 @@ impl Entry {
         &self.order.model.name
     }
 
+    /// What it shares with models of the same base; a place that does not exist is known by its name.
+    fn base_key(&self) -> String {
+        inspect::base_key(&self.order.model.path, 1).unwrap_or_else(|_| self.order.model.path.clone())
+    }
+
     fn status(&self) -> ModelStatus {
         self.shared.status.borrow().clone()
+    }
+}
+
+impl MemoryUse {
+    /// A holder's part of a base: the first one is charged for what they share.
+    fn of(name: &str, base: &Base, held: &Held) -> Option<Self> {
+        let own = held.holders.iter().find(|holder| holder.name == name)?;
+        let charged = &held.holders[0].name;
+        Some(Self {
+            base_bytes: if charged == name { base.memory_bytes } else { 0 },
+            adapter_bytes: if own.is_settled { own.adapter_bytes } else { 0 },
+            charged_to: (charged != name).then(|| charged.clone()),
+        })
     }
 }
 

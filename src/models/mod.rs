@@ -12,6 +12,7 @@ pub mod chat;
 pub mod device;
 pub mod error;
 pub mod hub;
+mod inspect;
 mod lifecycle;
 pub mod loader;
 pub mod manager;

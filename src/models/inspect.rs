@@ -1,0 +1,118 @@
+//! What a load would need, read off file headers. Blocking and quick; loads nothing, books nothing.
+
+use std::path::{Path, PathBuf};
+
+use super::base::{Bases, Held, Phase};
+use super::budget::{self, Footprint, Wish};
+use super::error::ModelError;
+use super::hub;
+use super::loader::Order;
+use super::source::Source;
+use crate::config::settings;
+use crate::domain::model::MemoryPlan;
+use crate::nn::weights::adapter::Adapter;
+use crate::nn::weights::checkpoint::Checkpoint;
+
+/// What makes two bases one: the place they are read from. A value the device cannot give is refused.
+pub fn base_key(path: &str, tensor_parallel_size: u32) -> Result<String, ModelError> {
+    if tensor_parallel_size > 1 {
+        return Err(ModelError::Unsupported(format!(
+            "tensor_parallel_size {tensor_parallel_size} on a device without several GPUs"
+        )));
+    }
+    Ok(match Source::parse(path)? {
+        Source::Local(path) => path.display().to_string(),
+        Source::Hub { repo, revision } => format!("hub:{repo}@{revision}"),
+    })
+}
+
+/// Bytes the model of an order needs now; `None` where that is not known before a download. Where others
+/// hold its base, loaded or on its way, only its adapter is new.
+pub fn plan(order: &Order, bases: &Bases) -> Result<Option<MemoryPlan>, ModelError> {
+    let model = &order.model;
+    let key = base_key(&model.path, model.tensor_parallel_size)?;
+    let mut device = bases.device_now();
+    if let Some(Held { phase: Phase::Loading(_) | Phase::Loaded(_), plan, holders }) = bases.held(&key) {
+        let own = holders.iter().find(|holder| holder.name == model.name);
+        let adapter_bytes = own.map_or(0, |own| own.adapter_bytes);
+        let first = &holders[0].name;
+        match plan {
+            Some(plan) if *first == model.name => return Ok(Some(MemoryPlan { adapter_bytes, ..plan })),
+            // its base is still on its way through the network: planned from headers like any other
+            None if *first == model.name => {}
+            plan => {
+                device.committed_bytes -= adapter_bytes;
+                let new = self::adapter_bytes(order).max(adapter_bytes);
+                let kv_tokens = plan.map_or(0, |plan| plan.kv_tokens);
+                return Ok(Some(budget::plan_shared(new, &device, &wish(order), first, kv_tokens)));
+            }
+        }
+    }
+    let Some(path) = local(order)? else { return Ok(None) };
+    let footprint = footprint(&Checkpoint::open(&path)?, order);
+    Ok(Some(budget::plan(&footprint, &device, &wish(order))))
+}
+
+/// Bytes of the order's adapter as it will lie in memory; 0 while it has to be downloaded, or is damaged,
+/// which its load reports.
+fn adapter_bytes(order: &Order) -> u64 {
+    adapter_bytes_of(&order.model, order)
+}
+
+fn adapter_bytes_of(model: &settings::Model, order: &Order) -> u64 {
+    let dir = match model.adapter.as_deref().map(Source::parse) {
+        Some(Ok(Source::Local(dir))) => Some(dir),
+        Some(Ok(Source::Hub { repo, revision })) => {
+            hub::cached(&repo, &revision, &hub::Options::new(&order.settings))
+        }
+        _ => None,
+    };
+    dir.map_or(0, |dir| adapter_bytes_in(&dir))
+}
+
+/// The other configured models of the order's base.
+fn others(order: &Order) -> impl Iterator<Item = &settings::Model> {
+    let key = |model: &settings::Model| base_key(&model.path, model.tensor_parallel_size).ok();
+    let own = key(&order.model);
+    order.all.iter().filter(move |other| other.name != order.model.name && own.is_some() && key(other) == own)
+}
+
+/// As it will lie in memory, of an adapter's directory.
+pub fn adapter_bytes_in(dir: &Path) -> u64 {
+    Adapter::inspect(dir).unwrap_or(0)
+}
+
+/// Sizes of a checkpoint, with the order's adapter.
+pub fn footprint(checkpoint: &Checkpoint, order: &Order) -> Footprint {
+    Footprint {
+        weights_bytes: checkpoint.weight_bytes(),
+        adapter_bytes: adapter_bytes(order),
+        other_adapter_bytes: others(order).map(|other| adapter_bytes_of(other, order)).sum(),
+        activation_bytes: checkpoint.activation_bytes(order.settings.engine.max_step_tokens),
+        kv_bytes_per_token: checkpoint.kv_bytes_per_token(),
+        context_tokens: checkpoint.config().max_positions as u64,
+    }
+}
+
+/// A base, with all that is added to it, may use the largest share that one of its models has: whoever
+/// happens to load it, the outcome is the same.
+pub fn wish(order: &Order) -> Wish {
+    let shares = others(order).map(|other| other.gpu_memory_utilization);
+    Wish {
+        utilization: shares.fold(order.model.gpu_memory_utilization, f64::max),
+        reserve_bytes: order.settings.loading.reserve_bytes,
+        kv_tokens: order.settings.engine.kv_tokens as u64,
+        block_tokens: order.settings.engine.block_tokens as u64,
+        max_sequences: order.settings.engine.max_sequences as u64,
+    }
+}
+
+/// Where the checkpoint lies on this machine; `None` if it has to be downloaded first.
+fn local(order: &Order) -> Result<Option<PathBuf>, ModelError> {
+    match Source::parse(&order.model.path)? {
+        Source::Local(path) => Ok(Some(path)),
+        Source::Hub { repo, revision } => {
+            Ok(hub::cached(&repo, &revision, &hub::Options::new(&order.settings)))
+        }
+    }
+}
