@@ -14,3 +14,5 @@ mod cli;
 mod crash;
 #[path = "e2e/gate.rs"]
 mod gate;
+#[path = "e2e/life.rs"]
+mod life;

@@ -32,21 +32,19 @@ pub fn plan(order: &Order, bases: &Bases) -> Result<Option<MemoryPlan>, ModelErr
     let model = &order.model;
     let key = base_key(&model.path, model.tensor_parallel_size)?;
     let mut device = bases.device_now();
-    if let Some(Held { phase: Phase::Loading(_) | Phase::Loaded(_), plan, holders }) = bases.held(&key) {
+    // a base that has not been booked yet may not fit: then each of its models is planned in full
+    if let Some(Held { phase: Phase::Loading(_) | Phase::Loaded(_), plan: Some(plan), holders }) =
+        bases.held(&key)
+    {
         let own = holders.iter().find(|holder| holder.name == model.name);
-        let adapter_bytes = own.map_or(0, |own| own.adapter_bytes);
+        let booked_bytes = own.map_or(0, |own| own.adapter_bytes);
         let first = &holders[0].name;
-        match plan {
-            Some(plan) if *first == model.name => return Ok(Some(MemoryPlan { adapter_bytes, ..plan })),
-            // its base is still on its way through the network: planned from headers like any other
-            None if *first == model.name => {}
-            plan => {
-                device.committed_bytes -= adapter_bytes;
-                let new = self::adapter_bytes(order).max(adapter_bytes);
-                let kv_tokens = plan.map_or(0, |plan| plan.kv_tokens);
-                return Ok(Some(budget::plan_shared(new, &device, &wish(order), first, kv_tokens)));
-            }
+        if *first == model.name {
+            return Ok(Some(MemoryPlan { adapter_bytes: booked_bytes, ..plan }));
         }
+        device.committed_bytes = device.committed_bytes.saturating_sub(booked_bytes);
+        let adapter_bytes = adapter_bytes(order).max(booked_bytes);
+        return Ok(Some(budget::plan_shared(adapter_bytes, &device, &wish(order), first, plan.kv_tokens)));
     }
     let Some(path) = local(order)? else { return Ok(None) };
     let footprint = footprint(&Checkpoint::open(&path)?, order);

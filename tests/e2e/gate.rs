@@ -17,22 +17,22 @@ use uuid::Uuid;
 use crate::postgres;
 use crate::server::{Server, until};
 use crate::support::hub::HubStandIn;
-use crate::support::tiny::{Arch, Tiny, tiny_model};
+use crate::support::tiny::{Arch, tiny_model};
 
-const LONG: Duration = Duration::from_secs(120);
+pub const LONG: Duration = Duration::from_secs(120);
 /// From Ready to the first claim.
 const PROMPTLY: Duration = Duration::from_secs(1);
 const ITEMS: i64 = 40;
 
 /// A server on a database that the test reads as well.
-struct Place {
-    server: Server,
-    client: Client,
-    store: Store,
+pub struct Place {
+    pub server: Server,
+    pub client: Client,
+    pub store: Store,
     _dir: TempDir,
 }
 
-async fn place(dir: TempDir, models: &[(&str, &str)], more: &str) -> Place {
+pub async fn place(dir: TempDir, models: &[(&str, &str)], more: &str) -> Place {
     let store = postgres::fresh_store(16).await;
     let options = store.pool().connect_options();
     let database = options.get_database().unwrap();
@@ -129,7 +129,7 @@ impl Place {
         postgres::assert_invariants(&self.store).await;
     }
 
-    async fn state(&self, model: &str, state: ModelState) {
+    pub async fn state(&self, model: &str, state: ModelState) {
         let begun = std::time::Instant::now();
         while self.client.model(model).await.unwrap().state != state {
             assert!(begun.elapsed() < LONG, "{model} is not {state:?}");
@@ -138,7 +138,7 @@ impl Place {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -192,100 +192,5 @@ async fn jobs_of_a_failed_or_unloaded_model_wait_until_somebody_loads_it() {
     let job = place.passes_by("broken", "quick", WaitReason::ModelNotLoaded).await;
     place.client.load("broken").await.unwrap();
     place.runs_promptly("broken", job).await;
-    place.server.kill();
-}
-
-fn signal(server: &Server, signal: nix::sys::signal::Signal) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(server.child.id()).unwrap());
-    nix::sys::signal::kill(pid, signal).unwrap();
-}
-
-/// The code with which the process ends within `limit`.
-async fn ends(server: &mut Server, limit: Duration) -> Option<i32> {
-    let begun = std::time::Instant::now();
-    loop {
-        if let Some(status) = server.child.try_wait().unwrap() {
-            return status.code();
-        }
-        assert!(begun.elapsed() < limit, "still there after {limit:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-#[tokio::test]
-async fn a_signal_unloads_everything_and_a_second_one_does_not_wait() {
-    use nix::sys::signal::Signal;
-    let dir = TempDir::new().unwrap();
-    let quick = tiny_model(dir.path().join("quick"), Arch::Llama, 1);
-    let mut orderly = place(dir, &[("quick", text(&quick))], "").await;
-    orderly.client.wait("quick", LONG.as_secs_f64()).await.unwrap();
-    signal(&orderly.server, Signal::SIGTERM);
-    assert_eq!(ends(&mut orderly.server, Duration::from_secs(20)).await, Some(0));
-    let replicas: i64 =
-        sqlx::query_scalar("select count(*) from replicas").fetch_one(orderly.store.pool()).await.unwrap();
-    assert_eq!(replicas, 0, "what the process said of its models went with it");
-
-    // a load that the hub holds up is waited for, until the second signal
-    let dir = TempDir::new().unwrap();
-    let files = tiny_model(dir.path().join("files"), Arch::Llama, 2);
-    let hub = HubStandIn::start(&[("tiny/slow", files)], None);
-    hub.hold();
-    let more = format!("[hub]\nendpoint = \"{}\"\n[http]\nshutdown_grace_ms = 600000", hub.endpoint);
-    let mut hurried = place(dir, &[("slow", "tiny/slow")], &more).await;
-    hurried.state("slow", ModelState::Loading).await;
-    while hub.requests().iter().all(|(file, _)| file != "model.safetensors") {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    signal(&hurried.server, Signal::SIGTERM);
-    // it has heard the first one when it takes no more connections
-    let begun = std::time::Instant::now();
-    while hurried.client.ready().await.is_ok() {
-        assert!(begun.elapsed() < LONG);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(hurried.server.child.try_wait().unwrap().is_none(), "the load was not waited for");
-    signal(&hurried.server, Signal::SIGTERM);
-    ends(&mut hurried.server, Duration::from_secs(20)).await;
-    hub.release();
-}
-
-/// Resident bytes of the served process.
-fn resident_bytes(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.child.id())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-}
-
-/// The binary has an allocator of its own, which keeps freed pages when nobody makes it give them back.
-#[tokio::test]
-async fn the_process_returns_a_models_memory_when_it_is_unloaded() {
-    let dir = TempDir::new().unwrap();
-    let quick = tiny_model(dir.path().join("quick"), Arch::Llama, 1);
-    let checkpoint = Tiny::new(Arch::Llama, 2).width(512, 2048).layers(5);
-    let weights = checkpoint.weight_bytes();
-    assert!(weights > 70 << 20);
-    let large = checkpoint.write(dir.path().join("large"));
-    let mut place = place(
-        dir,
-        &[("quick", text(&quick))],
-        &format!("[[models]]\nname = \"large\"\npath = \"{}\"\nload_at_start = false", text(&large)),
-    )
-    .await;
-    place.client.wait("quick", LONG.as_secs_f64()).await.unwrap();
-    let before = resident_bytes(&place.server);
-    let mut kept = Vec::new();
-    for _ in 0..3 {
-        place.client.load("large").await.unwrap();
-        let ready = place.client.wait("large", LONG.as_secs_f64()).await.unwrap();
-        let grown = resident_bytes(&place.server) - before;
-        let memory = ready.memory.unwrap();
-        assert!(memory.in_use_bytes >= weights && memory.charged_to.is_none(), "{memory:?}");
-        assert!(grown > weights * 9 / 10, "{grown} bytes more while {weights} bytes of weights are loaded");
-        place.client.unload("large").await.unwrap();
-        place.state("large", ModelState::NotLoaded).await;
-        kept.push(resident_bytes(&place.server).saturating_sub(before));
-        println!("weights {weights}, grown {grown}, kept {kept:?}");
-    }
-    assert!(kept.iter().all(|kept| *kept < weights / 10), "of {weights} bytes were kept {kept:?}");
     place.server.kill();
 }

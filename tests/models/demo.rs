@@ -48,6 +48,7 @@ fn write_gguf(base: &Path, file: &Path) {
         ("qwen2.context_length".into(), number(config.max_positions)),
         ("tokenizer.ggml.bos_token_id".into(), number(1)),
         ("tokenizer.ggml.eos_token_id".into(), number(tiny::STOP as usize)),
+        ("tokenizer.ggml.eot_token_id".into(), number(0)),
         ("tokenizer.chat_template".into(), Value::String(texts["chat_template"].as_str().unwrap().into())),
     ];
     metadata.extend(gguf_vocabulary("smollm").into_iter().map(|(key, value)| (key.to_string(), value)));

@@ -18,7 +18,7 @@ impl Plain for u8 {}
 
 /// From here on memory is mapped, not allocated: an allocator keeps freed blocks of a thread that is gone,
 /// and a model that was unloaded would still be resident.
-const MAPPED_BYTES: usize = 1 << 20;
+const MAPPED_BYTES: usize = 1 << 17;
 
 pub struct Buffer<T: Plain> {
     ptr: NonNull<T>,
@@ -36,7 +36,7 @@ impl<T: Plain> Buffer<T> {
     /// `len` zeros; `what` names them in the error.
     pub fn zeroed(len: usize, what: &'static str) -> Result<Self, Error> {
         if len == 0 {
-            return Ok(Self { ptr: NonNull::dangling(), len, mapping: None });
+            return Ok(Self::empty());
         }
         let no_memory =
             || Error::OutOfMemory { what, bytes: (len as u64).saturating_mul(size_of::<T>() as u64) };
@@ -50,6 +50,10 @@ impl<T: Plain> Buffer<T> {
         // SAFETY: the layout is not of size zero.
         let ptr = unsafe { alloc_zeroed(layout) }.cast::<T>();
         Ok(Self { ptr: NonNull::new(ptr).ok_or_else(no_memory)?, len, mapping: None })
+    }
+
+    pub fn empty() -> Self {
+        Self { ptr: NonNull::dangling(), len: 0, mapping: None }
     }
 
     pub fn bytes(&self) -> u64 {

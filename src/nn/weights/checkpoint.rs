@@ -15,6 +15,7 @@ use super::{ggml, safetensors};
 use crate::nn::Error;
 use crate::nn::arch::names::{self, Names, Role, Scheme};
 use crate::nn::arch::{self, ModelConfig};
+use crate::nn::cpu::buffer::Buffer;
 use crate::nn::cpu::packed::Format;
 
 /// One tensor of a file.
@@ -243,7 +244,8 @@ fn open_gguf(path: &Path) -> Result<Checkpoint, Error> {
 /// Reads tensors through handles that stay open, into one reused buffer.
 pub struct Reader {
     handles: HashMap<PathBuf, File>,
-    buffer: Vec<u8>,
+    /// As long as the longest tensor so far.
+    buffer: Buffer<u8>,
 }
 
 impl Reader {
@@ -251,7 +253,7 @@ impl Reader {
     const STRIDE: usize = 8 << 20;
 
     pub fn new() -> Self {
-        Self { handles: HashMap::new(), buffer: Vec::new() }
+        Self { handles: HashMap::new(), buffer: Buffer::empty() }
     }
 
     /// The stored bytes; `on_bytes` gets each part as it arrives.
@@ -261,13 +263,13 @@ impl Reader {
             self.handles.insert(tensor.file.clone(), File::open(&tensor.file).map_err(io)?);
         }
         let handle = &self.handles[&tensor.file];
-        self.buffer.clear();
         let n = tensor.bytes as usize;
-        self.buffer
-            .try_reserve_exact(n)
-            .map_err(|_| Error::OutOfMemory { what: "a tensor read from disk", bytes: tensor.bytes })?;
-        self.buffer.resize(n, 0);
-        for (i, part) in self.buffer.chunks_mut(Self::STRIDE).enumerate() {
+        if self.buffer.len() < n {
+            // the old one first: the two of them would be the peak of the load
+            self.buffer = Buffer::empty();
+            self.buffer = Buffer::zeroed(n, "a tensor read from disk")?;
+        }
+        for (i, part) in self.buffer[..n].chunks_mut(Self::STRIDE).enumerate() {
             let offset = tensor.offset + (i * Self::STRIDE) as u64;
             handle.read_exact_at(part, offset).map_err(|e| match e.kind() {
                 std::io::ErrorKind::UnexpectedEof => {
@@ -277,7 +279,7 @@ impl Reader {
             })?;
             on_bytes(part.len() as u64);
         }
-        Ok(&self.buffer)
+        Ok(&self.buffer[..n])
     }
 
     /// The values as f32.
