@@ -102,6 +102,6 @@ async fn the_process_returns_a_models_memory_when_it_is_unloaded() {
         println!("weights {weights}, grown {grown}, kept {kept:?}");
     }
     // some caches of the allocator remain, however large the model was, and do not grow with every load
-    assert!(kept.iter().all(|kept| *kept < weights / 4), "of {weights} bytes were kept {kept:?}");
+    assert!(kept.iter().all(|kept| *kept < weights / 6), "of {weights} bytes were kept {kept:?}");
     place.server.kill();
 }

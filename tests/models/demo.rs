@@ -9,7 +9,7 @@ use adit::clock::Clock;
 use adit::config::settings::Model;
 use adit::models::manager::Manager;
 use adit::models::package::{self, Options, Package};
-use adit::nn::arch::names::{self, Scheme};
+use adit::nn::arch::names::{self, Names, Scheme};
 use adit::nn::weights::checkpoint::Checkpoint;
 use adit::shutdown::Shutdown;
 use candle_core::Device;
@@ -28,9 +28,10 @@ fn write_gguf(base: &Path, file: &Path) {
     let config = checkpoint.config();
     let tensors: HashMap<String, candle_core::Tensor> =
         candle_core::safetensors::load(base.join("model.safetensors"), &Device::Cpu).unwrap();
+    let (from, to) = (Names::new(Scheme::HuggingFace, config), Names::new(Scheme::Gguf, config));
     let stored = names::expected(config).into_iter().map(|(role, layer, _)| {
-        let tensor = &tensors[&Scheme::HuggingFace.name(role, layer)];
-        (Scheme::Gguf.name(role, layer), QTensor::quantize(tensor, GgmlDType::F32).unwrap())
+        let tensor = &tensors[&from.of(role, layer)];
+        (to.of(role, layer), QTensor::quantize(tensor, GgmlDType::F32).unwrap())
     });
     let stored: Vec<(String, QTensor)> = stored.collect();
     let texts: serde_json::Value =
