@@ -88,30 +88,33 @@ fn float_products_agree_with_plain_sums() {
 #[test]
 fn block_products_agree_with_dequantised_weights() {
     let mut threads = Threads::new(2).unwrap();
-    let (n, k) = (37, 512);
-    let w = Tensor::from_vec(values(3, n * k), (n, k), &Device::Cpu).unwrap();
-    use GgmlDType::*;
-    for ggml in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K, Q2K, Q3K] {
-        let quantised = QTensor::quantize(&w, ggml).unwrap();
-        let reference: Vec<f32> =
-            quantised.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        let raw = quantised.data().unwrap();
-        let packed = Packed::pack(DType::Quantised(ggml), &raw, n, k, &|row| row, &mut threads).unwrap();
-        assert!(matches!(packed.format(), Format::Blocks(_)));
-        let mut seen = vec![0.0; n * k];
-        (0..n).for_each(|row| packed.unpack_row(row, &mut seen[row * k..(row + 1) * k]));
-        let exact = ggml::kind(ggml).is_some();
-        near(&seen, &reference, if exact { 1e-7 } else { 5e-3 }, &format!("weights of {ggml:?}"));
-        let weight = single(packed);
-        for m in [1, 2, 7, 13, 32] {
-            let x = values(4, m * k);
-            let twin = product(&weight, &x, m, n, Isa::Portable, &mut threads);
-            near(&twin, &plain(&seen, &x, m, n, k), 2e-2, &format!("{ggml:?}, {m} rows"));
-            for isa in Isa::available() {
-                let got = product(&weight, &x, m, n, isa, &mut threads);
-                near(&got, &twin, 1e-5, &format!("{ggml:?}, {m} rows, {isa:?}"));
-                let last = product(&weight, &x[(m - 1) * k..], 1, n, isa, &mut threads);
-                assert_eq!(got[(m - 1) * n..], last, "{ggml:?} {isa:?}: the last of {m} rows alone");
+    for (n, k) in [(37, 512), (20, 2048)] {
+        let w = Tensor::from_vec(values(3, n * k), (n, k), &Device::Cpu).unwrap();
+        use GgmlDType::*;
+        for ggml in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K, Q2K, Q3K] {
+            let quantised = QTensor::quantize(&w, ggml).unwrap();
+            let reference: Vec<f32> =
+                quantised.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+            let raw = quantised.data().unwrap();
+            let packed = Packed::pack(DType::Quantised(ggml), &raw, n, k, &|row| row, &mut threads).unwrap();
+            assert!(matches!(packed.format(), Format::Blocks(_)));
+            let mut seen = vec![0.0; n * k];
+            (0..n).for_each(|row| packed.unpack_row(row, &mut seen[row * k..(row + 1) * k]));
+            let exact = ggml::kind(ggml).is_some();
+            near(&seen, &reference, if exact { 1e-7 } else { 5e-3 }, &format!("weights of {ggml:?}"));
+            let weight = single(packed);
+            for m in [1, 2, 7, 13, 32, 43, 139] {
+                let x = values(4, m * k);
+                let twin = product(&weight, &x, m, n, Isa::Portable, &mut threads);
+                near(&twin, &plain(&seen, &x, m, n, k), 2e-2, &format!("{ggml:?}, {m} rows"));
+                for isa in Isa::available() {
+                    let got = product(&weight, &x, m, n, isa, &mut threads);
+                    near(&got, &twin, 1e-5, &format!("{ggml:?}, {m} rows, {isa:?}"));
+                    let last = product(&weight, &x[(m - 1) * k..], 1, n, isa, &mut threads);
+                    assert_eq!(got[(m - 1) * n..], last, "{ggml:?} {isa:?}: the last of {m} rows alone");
+                    let first = product(&weight, &x[..k], 1, n, isa, &mut threads);
+                    assert_eq!(got[..n], first, "{ggml:?} {isa:?}: the first of {m} rows alone");
+                }
             }
         }
     }

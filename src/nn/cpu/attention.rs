@@ -74,12 +74,17 @@ unsafe fn attend_any<S: Simd>(args: &Args, scores: &mut [f32], score_stride: usi
                 score::<S, 8>(args, k, query, scores.as_mut_ptr().add(position), score_stride);
                 query += 8;
             }
-            while query + 2 <= args.n_queries {
-                score::<S, 2>(args, k, query, scores.as_mut_ptr().add(position), score_stride);
-                query += 2;
-            }
-            if query < args.n_queries {
-                score::<S, 1>(args, k, query, scores.as_mut_ptr().add(position), score_stride);
+            let to = scores.as_mut_ptr().add(position);
+            // the rest in one pass: a decoded row has as many queries as its group has heads
+            match args.n_queries - query {
+                0 => (),
+                1 => score::<S, 1>(args, k, query, to, score_stride),
+                2 => score::<S, 2>(args, k, query, to, score_stride),
+                3 => score::<S, 3>(args, k, query, to, score_stride),
+                4 => score::<S, 4>(args, k, query, to, score_stride),
+                5 => score::<S, 5>(args, k, query, to, score_stride),
+                6 => score::<S, 6>(args, k, query, to, score_stride),
+                _ => score::<S, 7>(args, k, query, to, score_stride),
             }
         }
         for query in 0..args.n_queries {
@@ -93,9 +98,12 @@ unsafe fn attend_any<S: Simd>(args: &Args, scores: &mut [f32], score_stride: usi
             weigh_all::<S, 4>(args, length, query, scores.as_ptr(), score_stride, out.as_mut_ptr());
             query += 4;
         }
-        while query < args.n_queries {
-            weigh_all::<S, 1>(args, length, query, scores.as_ptr(), score_stride, out.as_mut_ptr());
-            query += 1;
+        let (from, to) = (scores.as_ptr(), out.as_mut_ptr());
+        match args.n_queries - query {
+            0 => (),
+            1 => weigh_all::<S, 1>(args, length, query, from, score_stride, to),
+            2 => weigh_all::<S, 2>(args, length, query, from, score_stride, to),
+            _ => weigh_all::<S, 3>(args, length, query, from, score_stride, to),
         }
     }
 }

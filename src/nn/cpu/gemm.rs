@@ -34,16 +34,48 @@ pub struct Args {
     pub accumulate: bool,
 }
 
-/// Rows quantised by [`super::quant`]: bytes `[m, k]`, scales `[m, k/32]`, sums of bytes `[m, k/16]`.
+impl Args {
+    /// The same product for `m` rows from `first`.
+    ///
+    /// # Safety
+    /// Those rows are among these.
+    pub unsafe fn rows(&self, first: usize, m: usize) -> Self {
+        // SAFETY: the offsets of a row that exists; null pointers stay null.
+        unsafe {
+            let n_blocks = self.k / 32;
+            let q = if self.q.bytes.is_null() {
+                Quantised::NONE
+            } else {
+                Quantised {
+                    bytes: self.q.bytes.add(first * self.k),
+                    scales: self.q.scales.add(first * n_blocks),
+                    sums: self.q.sums.add(first * n_blocks * 2),
+                    weighted_sums: self.q.weighted_sums.add(first * n_blocks),
+                }
+            };
+            let (x, out) = (self.x.add(first * self.x_stride), self.out.add(first * self.out_stride));
+            Self { x, q, m, out, ..*self }
+        }
+    }
+}
+
+/// Rows quantised by [`super::quant`]: bytes `[m, k]`, scales `[m, k/32]`, sums of bytes `[m, k/16]`, and
+/// `[m, k/32]` the sum of a block's bytes times its scale.
 #[derive(Clone, Copy)]
 pub struct Quantised {
     pub bytes: *const i8,
     pub scales: *const f32,
     pub sums: *const i32,
+    pub weighted_sums: *const f32,
 }
 
 impl Quantised {
-    pub const NONE: Self = Self { bytes: std::ptr::null(), scales: std::ptr::null(), sums: std::ptr::null() };
+    pub const NONE: Self = Self {
+        bytes: std::ptr::null(),
+        scales: std::ptr::null(),
+        sums: std::ptr::null(),
+        weighted_sums: std::ptr::null(),
+    };
 }
 
 dispatch! {
@@ -204,7 +236,7 @@ unsafe fn float_tile<S: Simd, W: Weight<S>, const R: usize, const P: usize>(
 /// # Safety
 /// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
-unsafe fn put<S: Simd>(args: &Args, row: usize, panel: usize, mut value: S::V) {
+pub(super) unsafe fn put<S: Simd>(args: &Args, row: usize, panel: usize, mut value: S::V) {
     // SAFETY: row and panel exist; at the edge only `n - first` columns are touched.
     unsafe {
         let first = panel * LANES;
@@ -291,6 +323,7 @@ unsafe fn block_tile<S: Simd, const R: usize, const NIBBLES: bool, const HALVES:
         let bytes = args.q.bytes.add(row * args.k);
         let scales = args.q.scales.add(row * n_blocks);
         let sums = args.q.sums.add(row * n_blocks * 2);
+        let weighted = args.q.weighted_sums.add(row * n_blocks);
         let mut w = args.w.add(panel * args.panel_bytes);
         let mut acc = [S::splat(0.0); R];
         for b in 0..n_blocks {
@@ -347,9 +380,8 @@ unsafe fn block_tile<S: Simd, const R: usize, const NIBBLES: bool, const HALVES:
                     let s = *scales.add(r * n_blocks + b);
                     acc[r] = S::fma(S::to_f32(int[r]), S::mul(d, S::splat(s)), acc[r]);
                     if MIN {
-                        let sum = sums.add(r * n_blocks * 2 + b * 2);
                         let m = S::load(w.cast::<f32>().add(LANES));
-                        acc[r] = S::fma(m, S::splat(s * (*sum + *sum.add(1)) as f32), acc[r]);
+                        acc[r] = S::fma(m, S::splat(*weighted.add(r * n_blocks + b)), acc[r]);
                     }
                 }
             }

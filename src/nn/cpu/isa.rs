@@ -3,6 +3,8 @@
 /// A set of instructions for which the kernels are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    /// All of [`Isa::Avx512`], and the tile unit for products of integer blocks (Sapphire Rapids and later).
+    Amx,
     /// AVX-512 F, BW, DQ, VL and VNNI (Ice Lake, Zen 4 and later).
     Avx512,
     /// AVX2, FMA and F16C.
@@ -29,6 +31,9 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vnni")
                 && is_x86_feature_detected!("f16c")
             {
+                if super::amx::usable() {
+                    all.push(Self::Amx);
+                }
                 all.push(Self::Avx512);
             }
             if is_x86_feature_detected!("avx2")
@@ -74,7 +79,7 @@ macro_rules! dispatch {
             unsafe {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::nn::cpu::isa::Isa::Avx512 => avx512($($arg),*),
+                    $crate::nn::cpu::isa::Isa::Amx | $crate::nn::cpu::isa::Isa::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::nn::cpu::isa::Isa::Avx2 => avx2($($arg),*),
                     _ => $kernel::<$crate::nn::cpu::simd::Portable>($($arg),*),

@@ -1,6 +1,8 @@
 //! Linear layers of a step: several matrices that read the same rows and write side by side.
 
 use super::LANES;
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 use super::buffer::{Buffer, Shared};
 use super::gemm::{self, Args, Quantised};
 use super::isa::Isa;
@@ -45,6 +47,7 @@ pub struct QuantisedRows {
     bytes: Buffer<i8>,
     scales: Buffer<f32>,
     sums: Buffer<i32>,
+    weighted_sums: Buffer<f32>,
 }
 
 impl QuantisedRows {
@@ -53,11 +56,12 @@ impl QuantisedRows {
             bytes: Buffer::zeroed(max_rows * max_k, "activations")?,
             scales: Buffer::zeroed(max_rows * max_k.div_ceil(32), "activations")?,
             sums: Buffer::zeroed(max_rows * max_k.div_ceil(16), "activations")?,
+            weighted_sums: Buffer::zeroed(max_rows * max_k.div_ceil(32), "activations")?,
         })
     }
 
     pub fn bytes(&self) -> u64 {
-        self.bytes.bytes() + self.scales.bytes() + self.sums.bytes()
+        self.bytes.bytes() + self.scales.bytes() + self.sums.bytes() + self.weighted_sums.bytes()
     }
 
     /// Quantises `x[m, k]`.
@@ -66,6 +70,7 @@ impl QuantisedRows {
         let bytes = Shared::new(&mut self.bytes);
         let scales = Shared::new(&mut self.scales);
         let sums = Shared::new(&mut self.sums);
+        let weighted = Shared::new(&mut self.weighted_sums);
         threads.run(m.div_ceil(ROWS), &|task, _| {
             for row in task * ROWS..m.min((task + 1) * ROWS) {
                 // SAFETY: each task writes its own rows; `isa` was detected.
@@ -76,6 +81,7 @@ impl QuantisedRows {
                         bytes.slice(row * k, k),
                         scales.slice(row * k / 32, k / 32),
                         sums.slice(row * k / 16, k / 16),
+                        weighted.slice(row * k / 32, k / 32),
                     );
                 }
             }
@@ -170,6 +176,7 @@ fn view(rows: &QuantisedRows, row: usize, k: usize) -> Quantised {
         bytes: rows.bytes[row * k..].as_ptr(),
         scales: rows.scales[row * k / 32..].as_ptr(),
         sums: rows.sums[row * k / 16..].as_ptr(),
+        weighted_sums: rows.weighted_sums[row * k / 32..].as_ptr(),
     }
 }
 
@@ -184,7 +191,11 @@ pub unsafe fn call(isa: Isa, args: &Args, format: Format) {
             Format::Bf16 => gemm::gemm_bf16(isa, args),
             Format::Blocks(kind) => {
                 assert!(!args.q.bytes.is_null(), "rows were not quantised");
-                gemm::gemm_blocks(isa, args, kind);
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Amx if args.m >= amx::MIN_ROWS => amx::gemm_blocks(args, kind),
+                    _ => gemm::gemm_blocks(isa, args, kind),
+                }
             }
         }
     }

@@ -10,6 +10,8 @@
 #![allow(clippy::needless_range_loop)]
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod buffer;
 pub mod embedding;

@@ -34,7 +34,8 @@ impl BlockKind {
         self.quants_at() + if self.nibbles { 256 } else { 512 }
     }
 
-    fn quants_at(self) -> usize {
+    /// Where a block's quants begin.
+    pub(super) fn quants_at(self) -> usize {
         64 * (1 + usize::from(self.halves) + usize::from(self.min))
     }
 }

@@ -9,16 +9,28 @@ use super::simd::Simd;
 pub const BLOCK: usize = 32;
 
 dispatch! {
-    /// `x[k]` to `bytes[k]`, `scales[k/32]`, `sums[k/16]` (sums of the bytes). `k` is a multiple of 32.
-    pub fn quantise_row(x: &[f32], bytes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) = quantise;
+    /// `x[k]` to `bytes[k]`, `scales[k/32]`, `sums[k/16]` (sums of the bytes) and `weighted[k/32]` (scale ×
+    /// sum of the block's bytes). `k` is a multiple of 32.
+    pub fn quantise_row(x: &[f32], bytes: &mut [i8], scales: &mut [f32], sums: &mut [i32], weighted: &mut [f32]) = quantise;
 }
 
 /// # Safety
 /// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
-unsafe fn quantise<S: Simd>(x: &[f32], bytes: &mut [i8], scales: &mut [f32], sums: &mut [i32]) {
+unsafe fn quantise<S: Simd>(
+    x: &[f32],
+    bytes: &mut [i8],
+    scales: &mut [f32],
+    sums: &mut [i32],
+    weighted: &mut [f32],
+) {
     let n_blocks = x.len() / BLOCK;
-    assert!(bytes.len() >= n_blocks * BLOCK && scales.len() >= n_blocks && sums.len() >= 2 * n_blocks);
+    assert!(
+        bytes.len() >= n_blocks * BLOCK
+            && scales.len() >= n_blocks
+            && weighted.len() >= n_blocks
+            && sums.len() >= 2 * n_blocks
+    );
     for b in 0..n_blocks {
         // SAFETY: two vectors per block, inside the lengths asserted above.
         unsafe {
@@ -30,6 +42,7 @@ unsafe fn quantise<S: Simd>(x: &[f32], bytes: &mut [i8], scales: &mut [f32], sum
             sums[2 * b] = S::store_i8(to, S::mul(low, S::splat(inverse)));
             sums[2 * b + 1] = S::store_i8(to.add(16), S::mul(high, S::splat(inverse)));
             scales[b] = largest / 127.0;
+            weighted[b] = scales[b] * (sums[2 * b] + sums[2 * b + 1]) as f32;
         }
     }
 }

@@ -77,7 +77,7 @@ fn row_values(config: &ModelConfig) -> usize {
 /// Bytes of rows and first logits: what grows with `max_rows`.
 pub(crate) fn scratch_bytes(config: &ModelConfig, max_rows: usize) -> u64 {
     let k = widest(config);
-    let quantised = max_rows * (k + k.div_ceil(32) * 4 + k.div_ceil(16) * 4);
+    let quantised = max_rows * (k + 2 * k.div_ceil(32) * 4 + k.div_ceil(16) * 4);
     let logits = max_rows.min(LOGIT_ROWS) * config.vocab * 4;
     (max_rows * row_values(config) * 4 + quantised + logits) as u64
 }
