@@ -10,6 +10,12 @@ mod server;
 
 #[path = "e2e/cli.rs"]
 mod cli;
+#[path = "e2e/cli_control.rs"]
+mod cli_control;
+#[path = "e2e/cli_setup.rs"]
+mod cli_setup;
+#[path = "e2e/cli_sources.rs"]
+mod cli_sources;
 #[path = "e2e/crash.rs"]
 mod crash;
 #[path = "e2e/gate.rs"]

@@ -9,5 +9,7 @@ mod submit;
 
 #[path = "store/embedded.rs"]
 mod embedded;
+#[path = "store/introspect.rs"]
+mod introspect;
 #[path = "store/large.rs"]
 mod large;

@@ -44,6 +44,23 @@ pub struct Database {
 impl Database {
     /// Connects to the configured Postgres, or starts the private one, and brings the schema up to date.
     pub async fn open(settings: &Settings) -> Result<Self> {
+        let database = Self::connect(settings).await?;
+        match database.migrate().await {
+            Ok(_) => Ok(database),
+            Err(error) => {
+                database.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The same without touching the schema. A database that is still starting is waited for.
+    pub async fn connect(settings: &Settings) -> Result<Self> {
+        Self::connect_within(settings, DATABASE_WAIT).await
+    }
+
+    /// The same, waiting at most `patience` for a database that does not answer.
+    pub async fn connect_within(settings: &Settings, patience: Duration) -> Result<Self> {
         let (address, private) = match &settings.database.url {
             Some(url) => (Address::parse(url).context("DATABASE_URL")?, None),
             None => {
@@ -53,9 +70,17 @@ impl Database {
                 (private.address(), Some(private))
             }
         };
-        let store = connect(&address, settings).await?;
-        store.migrate().await.context("bringing the database's schema up to date")?;
+        let store = connect(&address, settings, patience).await?;
         Ok(Self { store, private })
+    }
+
+    /// Brings the schema up to date and tells how many migrations that took.
+    pub async fn migrate(&self) -> Result<usize> {
+        let run = async {
+            let pending = self.store.pending_migrations().await?;
+            self.store.migrate().await.map(|()| pending)
+        };
+        run.await.context("bringing the database's schema up to date")
     }
 
     pub async fn close(self) {
@@ -67,12 +92,17 @@ impl Database {
 }
 
 /// A database that is still starting is waited for; a refused address or password is not.
-async fn connect(address: &Address, settings: &Settings) -> Result<Store> {
+async fn connect(address: &Address, settings: &Settings, patience: Duration) -> Result<Store> {
     let begun = std::time::Instant::now();
+    let within = Duration::from_millis(settings.database.acquire_timeout_ms);
     loop {
-        match Store::connect(address, &settings.database, settings.queue.chunk_items).await {
+        let connected = match Store::probe(address, within).await {
+            Ok(()) => Store::connect(address, &settings.database, settings.queue.chunk_items).await,
+            Err(error) => Err(error),
+        };
+        match connected {
             Ok(store) => return Ok(store),
-            Err(error) if error.is_transient() && begun.elapsed() < DATABASE_WAIT => {
+            Err(error) if error.is_transient() && begun.elapsed() < patience => {
                 tracing::warn!(%error, "waiting for the database");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::demo::known_models;
 use crate::domain::task::Task;
 
 #[derive(Debug, Parser)]
@@ -127,8 +128,8 @@ fn parse_model(text: &str) -> Result<ModelArgument, String> {
 pub struct DemoArguments {
     #[command(flatten)]
     pub storage: StorageArguments,
-    /// A known package's name, a directory, a .gguf file or a hub id
-    #[arg(long, default_value = "smollm2-135m", value_name = "MODEL")]
+    /// A known package's name, a directory, a .gguf file or a hub id; --help lists the packages
+    #[arg(long, default_value = "smollm2-135m", value_name = "MODEL", long_help = known_models())]
     pub model: String,
     /// Your own schema instead of the sample database
     #[arg(long, value_name = "FILE|URL")]
@@ -152,6 +153,9 @@ pub struct SubmitArguments {
     /// What `--from` holds, if its ending does not say
     #[arg(long, value_enum)]
     pub format: Option<SourceFormat>,
+    /// Schemas of a live database to read, separated by commas [default: all but the system's]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub schemas: Vec<String>,
     /// SQL dialect of a .sql file
     #[arg(long, default_value = "auto", value_parser = ["auto", "postgres", "mysql", "sqlite", "mssql"])]
     pub dialect: String,
@@ -225,7 +229,10 @@ pub struct ResultsArguments {
     pub outcome: Option<String>,
     /// Continue behind this item number
     #[arg(long, value_name = "SEQ")]
-    pub after: Option<i32>,
+    pub after: Option<i64>,
+    /// Of `ndjson`: wait for the results of a running job until it ends
+    #[arg(long)]
+    pub follow: bool,
     #[arg(long, short, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }

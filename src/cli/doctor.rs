@@ -1,18 +1,20 @@
 //! `adit doctor`: what would keep adit from working here, and what to do about it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde::Serialize;
 
 use super::args::{Global, ServeArguments};
 use super::exit::Exit;
-use super::output::print_json;
+use super::output::{print, print_json};
 use super::report::bytes;
 use super::settings as overlay;
 use crate::app::{Database, plans};
 use crate::config::settings::Settings;
 use crate::domain::model::MemoryPlan;
+use crate::store::embedded::EmbeddedError;
 
 /// One thing looked at.
 #[derive(Debug, Serialize)]
@@ -25,12 +27,19 @@ struct Finding {
 #[derive(Debug, Serialize)]
 struct Findings {
     findings: Vec<Finding>,
-    /// Every limit, with the value that is in force.
-    settings: Settings,
+    /// Every limit, with the value that is in force; absent if the settings cannot be used.
+    settings: Option<Settings>,
 }
 
 pub async fn run(global: &Global, args: &ServeArguments) -> Result<Exit> {
-    let mut settings = overlay::resolve(global, args)?;
+    let settings = match overlay::resolve(global, args) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let finding = Finding { what: "settings".into(), ok: false, detail: error.to_string() };
+            show(global, vec![finding], None)?;
+            return Ok(Exit::Usage);
+        }
+    };
     let mut findings = vec![data_dir(&settings.data_dir), database(&settings).await];
     findings.extend(plans(&settings)?.into_iter().map(|(name, plan)| of_plan(&name, plan)));
     if settings.models.is_empty() {
@@ -38,17 +47,24 @@ pub async fn run(global: &Global, args: &ServeArguments) -> Result<Exit> {
         findings.push(Finding { what: "models".into(), ok: false, detail: detail.into() });
     }
     let all_ok = findings.iter().all(|finding| finding.ok);
-    if global.json {
+    show(global, findings, Some(settings))?;
+    Ok(if all_ok { Exit::Done } else { Exit::Failed })
+}
+
+fn show(global: &Global, findings: Vec<Finding>, settings: Option<Settings>) -> Result<()> {
+    if !global.json {
+        let line = |finding: &Finding| {
+            format!("{} {:<18} {}\n", if finding.ok { "ok  " } else { "FAIL" }, finding.what, finding.detail)
+        };
+        return Ok(print(findings.iter().map(line).collect::<String>())?);
+    }
+    let settings = settings.map(|mut settings| {
         // an address may hold a password
         settings.database.url = settings.database.url.map(|_| "set".into());
         settings.hub.token = settings.hub.token.map(|_| "set".into());
-        print_json(&Findings { findings, settings })?;
-    } else {
-        for finding in &findings {
-            println!("{} {:<18} {}", if finding.ok { "ok  " } else { "FAIL" }, finding.what, finding.detail);
-        }
-    }
-    Ok(if all_ok { Exit::Done } else { Exit::Failed })
+        settings
+    });
+    print_json(&Findings { findings, settings })
 }
 
 fn of_plan(name: &str, plan: Result<MemoryPlan>) -> Finding {
@@ -80,18 +96,23 @@ fn data_dir(dir: &Path) -> Finding {
     }
 }
 
+/// Whether the database can be used. Its schema is looked at and left alone.
 async fn database(settings: &Settings) -> Finding {
-    let what = "database".to_string();
-    let opened = Database::open(settings).await;
-    match opened {
+    let (ok, detail) = match Database::connect_within(settings, Duration::ZERO).await {
         Ok(database) => {
-            let answer = database.store.ping().await;
+            let pending = database.store.pending_migrations().await;
             database.close().await;
-            match answer {
-                Ok(()) => Finding { what, ok: true, detail: "answers, schema is up to date".into() },
-                Err(error) => Finding { what, ok: false, detail: error.to_string() },
+            match pending {
+                Ok(0) => (true, "answers, schema is up to date".into()),
+                Ok(n) => (true, format!("answers; {n} migrations will run at the next start")),
+                Err(error) => (false, error.to_string()),
             }
         }
-        Err(error) => Finding { what, ok: false, detail: format!("{error:#}") },
-    }
+        // a server that runs here is no fault
+        Err(error) if matches!(error.downcast_ref(), Some(EmbeddedError::InUse { .. })) => {
+            (true, "the private one is in use by an adit that runs in this data directory".into())
+        }
+        Err(error) => (false, format!("{error:#}")),
+    };
+    Finding { what: "database".into(), ok, detail }
 }

@@ -1,6 +1,7 @@
 //! Exit codes, as `adit --help` lists them.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,4 +35,10 @@ impl Stop {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, message: message.into() }
     }
+}
+
+/// A time that a flag gave.
+pub fn seconds(flag: &str, value: f64) -> Result<Duration, Stop> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| Stop::new(Exit::Usage, format!("{flag}: {value} is not a time in seconds")))
 }

@@ -6,40 +6,89 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::args::{
     ClassArgument, Global, JobsArguments, ResultFormat, ResultsArguments, SourceFormat, SubmitArguments,
 };
-use super::exit::{Exit, Stop};
-use super::output::{connect, print_json};
+use super::exit::{Exit, Stop, seconds};
+use super::output::{connect, print, print_json};
 use super::progress::JobProgress;
 use super::report;
 use crate::client::Client;
 use crate::domain::job::{Class, JobState};
 use crate::domain::task::Task;
+use crate::store::introspect::{Patience, read_postgres};
 use crate::wire::job::{Job, JobsQuery};
 use crate::wire::result::{ExportFormat, ResultsQuery};
-use crate::wire::submit::{Dialect, Format, Generation, JobRequest, Source};
+use crate::wire::submit::{Dialect, Format, Generation, JobRequest, Source, StreamQuery};
 
 /// How often a watched job is looked at.
 const LOOK: Duration = Duration::from_millis(300);
 
 pub async fn submit(global: &Global, args: &SubmitArguments) -> Result<Exit> {
     let client = connect(global)?;
-    let request = request(args).await?;
-    let job = client.submit(&request, args.idempotency_key.as_deref()).await?;
+    let job = send(&client, args).await?;
+    for statement in &job.left_out {
+        eprintln!("left out: {statement}");
+    }
     if !args.watch {
         if global.json {
             print_json(&job)?;
         } else {
-            println!("{}", job.id);
+            print(format_args!("{}\n", job.id))?;
             eprintln!("{} · adit watch {}", report::counts(&job.counts), job.id);
         }
         return Ok(Exit::Done);
     }
     let job = follow(&client, job.id, None).await?;
     show_end(global, &job)
+}
+
+/// Lines are streamed, however many they are; everything else is one document.
+async fn send(client: &Client, args: &SubmitArguments) -> Result<Job> {
+    let key = args.idempotency_key.as_deref();
+    if !is_live(&args.from) && format(args)? == Format::Jsonl {
+        let query = stream_query(args)?;
+        if client.fits_query(&query) {
+            let from = args.from.as_str();
+            return Ok(if from == "-" {
+                client.submit_stream(&query, tokio::io::stdin(), key).await?
+            } else {
+                let file = tokio::fs::File::open(from).await.with_context(|| from.to_string())?;
+                client.submit_stream(&query, file, key).await?
+            });
+        }
+        eprintln!("the schema is too large for a streamed submission; the input is sent as one document");
+    }
+    Ok(client.submit(&request(args).await?, key).await?)
+}
+
+fn stream_query(args: &SubmitArguments) -> Result<StreamQuery> {
+    let schema = args.schema.as_deref().map(read_schema).transpose()?;
+    Ok(StreamQuery {
+        task: args.task,
+        model: args.model.clone(),
+        schema: schema.map(|schema| schema.to_string()),
+        instructions: args.instructions.clone(),
+        class: Some(class(args)),
+        expires_in_s: args.expires_in,
+        max_tokens: args.max_tokens,
+        temperature: args.temperature,
+        top_p: None,
+        top_k: None,
+        min_p: None,
+        seed: args.seed,
+    })
+}
+
+fn class(args: &SubmitArguments) -> Class {
+    match args.class {
+        Some(ClassArgument::Bulk) => Class::Bulk,
+        Some(ClassArgument::Interactive) => Class::Interactive,
+        Some(ClassArgument::Normal) | None => Class::Normal,
+    }
 }
 
 /// What to submit, with the source read here: a database's credentials never leave this process.
@@ -57,14 +106,15 @@ pub async fn request(args: &SubmitArguments) -> Result<JobRequest> {
             seed: args.seed,
             ..Generation::default()
         },
-        class: match args.class {
-            Some(ClassArgument::Bulk) => Class::Bulk,
-            Some(ClassArgument::Interactive) => Class::Interactive,
-            Some(ClassArgument::Normal) | None => Class::Normal,
-        },
+        class: class(args),
         expires_in_s: args.expires_in,
         inputs: None,
-        source: Some(Source { format, text, dialect: Some(dialect(&args.dialect)), lenient: args.lenient }),
+        source: Some(Source {
+            format,
+            text,
+            dialect: (format == Format::Ddl).then(|| dialect(&args.dialect)),
+            lenient: args.lenient && format == Format::Ddl,
+        }),
     })
 }
 
@@ -85,9 +135,15 @@ fn read_schema(path: &Path) -> Result<serde_json::Value> {
 
 async fn read_source(args: &SubmitArguments) -> Result<(Format, String)> {
     let from = args.from.as_str();
-    if from.starts_with("postgres://") || from.starts_with("postgresql://") {
+    if is_live(from) {
+        let schemas = (!args.schemas.is_empty()).then_some(args.schemas.as_slice());
         let catalog =
-            crate::store::introspect::read_postgres(from, None).await.context("reading the live database")?;
+            read_postgres(from, schemas, Patience::default()).await.context("reading the live database")?;
+        if catalog.tables.is_empty() {
+            return Err(
+                Stop::new(Exit::Failed, "the live database has no table that its user can see").into()
+            );
+        }
         return Ok((Format::Catalog, serde_json::to_string(&catalog)?));
     }
     let text = if from == "-" {
@@ -95,15 +151,23 @@ async fn read_source(args: &SubmitArguments) -> Result<(Format, String)> {
     } else {
         std::fs::read_to_string(from).with_context(|| from.to_string())?
     };
-    let format = match args.format {
-        Some(SourceFormat::Ddl) => Format::Ddl,
-        Some(SourceFormat::Csv) => Format::Csv,
-        Some(SourceFormat::Tables) => Format::Tables,
-        Some(SourceFormat::Catalog) => Format::Catalog,
-        Some(SourceFormat::Jsonl) => Format::Jsonl,
-        None => by_ending(from, args.task)?,
-    };
-    Ok((format, text))
+    Ok((format(args)?, text))
+}
+
+fn is_live(from: &str) -> bool {
+    from.starts_with("postgres://") || from.starts_with("postgresql://")
+}
+
+/// What a file or stdin holds.
+fn format(args: &SubmitArguments) -> Result<Format> {
+    match args.format {
+        Some(SourceFormat::Ddl) => Ok(Format::Ddl),
+        Some(SourceFormat::Csv) => Ok(Format::Csv),
+        Some(SourceFormat::Tables) => Ok(Format::Tables),
+        Some(SourceFormat::Catalog) => Ok(Format::Catalog),
+        Some(SourceFormat::Jsonl) => Ok(Format::Jsonl),
+        None => by_ending(&args.from, args.task),
+    }
 }
 
 fn by_ending(from: &str, task: Task) -> Result<Format> {
@@ -146,14 +210,15 @@ fn show_end(global: &Global, job: &Job) -> Result<Exit> {
     if global.json {
         print_json(job)?;
     } else {
-        print!("{}", report::job(job));
+        print(report::job(job))?;
     }
     Ok(verdict(job))
 }
 
 pub async fn watch(global: &Global, job: &str, timeout_s: Option<f64>) -> Result<Exit> {
     let client = connect(global)?;
-    let job = follow(&client, parse(job)?, timeout_s.map(Duration::from_secs_f64)).await?;
+    let timeout = timeout_s.map(|value| seconds("--timeout", value)).transpose()?;
+    let job = follow(&client, parse(job)?, timeout).await?;
     show_end(global, &job)
 }
 
@@ -164,7 +229,7 @@ pub async fn list(global: &Global, args: &JobsArguments) -> Result<Exit> {
         if global.json {
             print_json(&job)?;
         } else {
-            print!("{}", report::job(&job));
+            print(report::job(&job))?;
         }
         return Ok(Exit::Done);
     }
@@ -176,7 +241,7 @@ pub async fn list(global: &Global, args: &JobsArguments) -> Result<Exit> {
     if global.json {
         print_json(&page)?;
     } else {
-        print!("{}", report::jobs(&page.jobs));
+        print(report::jobs(&page.jobs))?;
     }
     Ok(Exit::Done)
 }
@@ -204,7 +269,8 @@ pub async fn results(global: &Global, args: &ResultsArguments) -> Result<Exit> {
         None => {
             let outcome = args.outcome.as_ref().map(|word| serde_json::from_value(word.clone().into()));
             let query = ResultsQuery {
-                after: args.after.map(i64::from),
+                after: args.after,
+                follow: args.follow.then_some(true),
                 outcome: outcome.transpose()?,
                 ..ResultsQuery::default()
             };
@@ -224,7 +290,7 @@ pub async fn cancel(global: &Global, job: &str) -> Result<Exit> {
     if global.json {
         print_json(&job)?;
     } else {
-        print!("{}", report::job(&job));
+        print(report::job(&job))?;
     }
     Ok(Exit::Done)
 }
@@ -234,13 +300,17 @@ pub async fn retry(global: &Global, job: &str) -> Result<Exit> {
     if global.json {
         print_json(&retried)?;
     } else {
-        println!("{} items wait again", retried.items);
+        print(format_args!("{} items wait again\n", retried.items))?;
     }
     Ok(Exit::Done)
 }
 
 pub async fn delete(global: &Global, job: &str) -> Result<Exit> {
-    connect(global)?.delete(parse(job)?).await?;
+    let id = parse(job)?;
+    connect(global)?.delete(id).await?;
+    if global.json {
+        print_json(&json!({"deleted": id}))?;
+    }
     Ok(Exit::Done)
 }
 

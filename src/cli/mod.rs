@@ -45,6 +45,7 @@ pub fn main() -> ExitCode {
     };
     let exit = match runtime.block_on(run(&arguments.global, &arguments.command)) {
         Ok(exit) => exit,
+        Err(error) if output::is_reader_gone(&error) => Exit::Done,
         Err(error) => {
             eprintln!("error: {error:#}");
             exit_of(&error)

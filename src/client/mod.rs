@@ -15,6 +15,9 @@ use crate::wire::problem::Problem;
 use crate::wire::result::{ExportFormat, ExportQuery, ItemResult, ResultPage, ResultsQuery};
 use crate::wire::submit::{JobRequest, StreamQuery};
 
+/// The HTTP library takes at most 65,534.
+const MAX_URL_BYTES: usize = 60_000;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The server answered a problem.
@@ -76,6 +79,12 @@ impl Client {
     ) -> Result<Job, ClientError> {
         let call = self.call(Method::POST, "/v1/jobs").json(request);
         self.json(with_key(call, idempotency_key)).await
+    }
+
+    /// Whether the options of a stream can stand in a request line.
+    pub fn fits_query(&self, query: &StreamQuery) -> bool {
+        let built = self.call(Method::POST, "/v1/jobs").query(query).build();
+        built.is_ok_and(|request| request.url().as_str().len() <= MAX_URL_BYTES)
     }
 
     /// Streams inputs, one JSON value per line, without holding them in memory.

@@ -24,6 +24,11 @@ pub enum StoreError {
     /// Rows and code disagree; a fault in adit or a hand in the tables.
     #[error("{table}.{column} of row {row} cannot be read: {cause}")]
     Corrupt { table: &'static str, column: &'static str, row: String, cause: String },
+    /// Migrated by a later adit, whose tables this one does not know.
+    #[error(
+        "the database's schema is newer than this adit: it has migration {version}; run the adit that made it, or a later one"
+    )]
+    SchemaNewer { version: i64 },
     #[error("the schema could not be migrated: {0}")]
     Migrate(#[source] sqlx::migrate::MigrateError),
     /// Postgres refused a statement. A fault in adit.
@@ -40,7 +45,10 @@ impl StoreError {
             StoreError::InvalidState { .. } => Code::InvalidState,
             StoreError::Empty(_) => Code::InvalidRequest,
             StoreError::TooMany { .. } => Code::TooLarge,
-            StoreError::Corrupt { .. } | StoreError::Migrate(_) | StoreError::Refused(_) => Code::Internal,
+            StoreError::Corrupt { .. }
+            | StoreError::SchemaNewer { .. }
+            | StoreError::Migrate(_)
+            | StoreError::Refused(_) => Code::Internal,
         }
     }
 

@@ -1,10 +1,13 @@
 //! A live Postgres as a source: its catalog rows, read in one read-only transaction of a connection of its own.
 //!
 //! Nothing of the user's data is read, and nothing is written. Needs no rights beyond seeing the tables.
+//! Views are left out: what they show is in their tables. The foreign database is not trusted: names are looked
+//! up in `pg_catalog` alone, so that none of its own functions can stand in for the server's.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{Connection, Row};
 
 use crate::domain::catalog::Catalog;
@@ -13,14 +16,24 @@ use crate::extract::source::information_schema::{
     ColumnRow, Constraint, ConstraintRow, Rows, TableRow, build,
 };
 
-/// Longest time that one statement on the foreign database may take.
-const STATEMENT_TIMEOUT_MS: u64 = 30_000;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the foreign database may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub connect: Duration,
+    /// For each statement; the server ends it.
+    pub statement: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), statement: Duration::from_secs(30) }
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum IntrospectError {
-    #[error("the source database did not answer within {} s", CONNECT_TIMEOUT.as_secs())]
-    Timeout,
+    #[error("the source database did not answer within {} s", .0.as_secs_f64())]
+    Timeout(Duration),
     #[error("the source database cannot be read")]
     Database(#[from] sqlx::Error),
     #[error("the source database's catalog is not usable: {0}")]
@@ -82,22 +95,34 @@ const CONSTRAINTS: &str = "
 
 /// Reads the schema behind `url`; `schemas` restricts it to some namespaces. Tables of `public` go by their
 /// bare name. Partitions are part of their parent.
-pub async fn read_postgres(url: &str, schemas: Option<&[String]>) -> Result<Catalog, IntrospectError> {
-    let mut connection = tokio::time::timeout(CONNECT_TIMEOUT, PgConnection::connect(url))
+pub async fn read_postgres(
+    url: &str,
+    schemas: Option<&[String]>,
+    patience: Patience,
+) -> Result<Catalog, IntrospectError> {
+    let options = PgConnectOptions::from_str(url)?.application_name("adit introspection");
+    let mut connection = tokio::time::timeout(patience.connect, PgConnection::connect_with(&options))
         .await
-        .map_err(|_| IntrospectError::Timeout)??;
-    let rows = read_rows(&mut connection, schemas).await;
+        .map_err(|_| IntrospectError::Timeout(patience.connect))??;
+    let rows = read_rows(&mut connection, schemas, patience.statement).await;
     // what was read stands, however the goodbye goes
     let _ = connection.close().await;
     Ok(build(rows?, "public")?)
 }
 
-async fn read_rows(connection: &mut PgConnection, schemas: Option<&[String]>) -> Result<Rows, sqlx::Error> {
+async fn read_rows(
+    connection: &mut PgConnection,
+    schemas: Option<&[String]>,
+    timeout: Duration,
+) -> Result<Rows, sqlx::Error> {
     let mut tx = connection.begin_with("begin isolation level repeatable read read only").await?;
-    sqlx::query("select set_config('statement_timeout', $1, true)")
-        .bind(STATEMENT_TIMEOUT_MS.to_string())
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query(
+        "select pg_catalog.set_config('search_path', 'pg_catalog', true),
+                pg_catalog.set_config('statement_timeout', $1, true)",
+    )
+    .bind(timeout.as_millis().max(1).to_string())
+    .execute(&mut *tx)
+    .await?;
     let mut rows = Rows::default();
     for row in sqlx::query(TABLES).bind(schemas).fetch_all(&mut *tx).await? {
         rows.tables.push(TableRow {
@@ -112,7 +137,7 @@ async fn read_rows(connection: &mut PgConnection, schemas: Option<&[String]>) ->
             schema: row.try_get(0)?,
             table: row.try_get(1)?,
             column: row.try_get(2)?,
-            data_type: row.try_get(3)?,
+            data_type: of_public(row.try_get(3)?),
             nullable: row.try_get(4)?,
             default: row.try_get(5)?,
             comment: row.try_get(6)?,
@@ -123,6 +148,11 @@ async fn read_rows(connection: &mut PgConnection, schemas: Option<&[String]>) ->
     }
     tx.rollback().await?;
     Ok(rows)
+}
+
+/// Types of `public` go by their bare name, as its tables do.
+fn of_public(data_type: String) -> String {
+    data_type.strip_prefix("public.").map_or(data_type.clone(), str::to_owned)
 }
 
 fn constraint(row: &PgRow) -> Result<ConstraintRow, sqlx::Error> {

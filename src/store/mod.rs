@@ -29,11 +29,19 @@ mod words;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
+use sqlx::Connection;
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
 
 pub use error::StoreError;
 
 use crate::config::settings::Database;
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+fn newest_migration() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
 
 /// Cloneable handle on the database.
 #[derive(Clone, Debug)]
@@ -78,12 +86,44 @@ impl Store {
         Ok(Self { pool, chunk_items: i32::try_from(chunk_items.max(1)).unwrap_or(i32::MAX) })
     }
 
+    /// One connection, tried once and closed again. A pool would go on trying and then only say that time is up.
+    pub async fn probe(address: &Address, within: Duration) -> Result<(), StoreError> {
+        let connecting = PgConnection::connect_with(&address.0);
+        let connection = tokio::time::timeout(within, connecting).await.map_err(|_| {
+            StoreError::Unavailable(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+        })??;
+        let _ = connection.close().await;
+        Ok(())
+    }
+
     /// Brings the schema up to this binary's. Safe to call from several processes at once.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        sqlx::migrate!().run(&self.pool).await.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(cause) => StoreError::from(cause),
+        MIGRATIONS.run(&self.pool).await.map_err(|error| match error {
+            MigrateError::Execute(cause) => StoreError::from(cause),
+            MigrateError::VersionMissing(version) if version > newest_migration() => {
+                StoreError::SchemaNewer { version }
+            }
             other => StoreError::Migrate(other),
         })
+    }
+
+    /// Migrations of this binary that the database does not have yet. Changes nothing.
+    pub async fn pending_migrations(&self) -> Result<usize, StoreError> {
+        // the table is sqlx's own, and not there before the first migration
+        let is_there: bool = sqlx::query_scalar("select to_regclass('_sqlx_migrations') is not null")
+            .fetch_one(&self.pool)
+            .await?;
+        let run: Vec<i64> = if is_there {
+            sqlx::query_scalar("select version from _sqlx_migrations where success")
+                .fetch_all(&self.pool)
+                .await?
+        } else {
+            Vec::new()
+        };
+        if let Some(version) = run.iter().copied().filter(|version| *version > newest_migration()).max() {
+            return Err(StoreError::SchemaNewer { version });
+        }
+        Ok(MIGRATIONS.iter().filter(|migration| !run.contains(&migration.version)).count())
     }
 
     /// Whether a statement passes now. For readiness probes.

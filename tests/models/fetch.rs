@@ -103,18 +103,54 @@ fn script_as_python(dir: &Path, script: &str) -> PathBuf {
     path
 }
 
+/// pip: the folder follows --dest, and the wheel holds what `payloads` has under the requirement; unpacking: the
+/// target is the last argument.
+fn pip_stand_in(dir: &Path, payloads: &Path) -> PathBuf {
+    let script = format!(
+        "if [ \"$2\" = pip ]; then for last; do :; done; while [ \"$1\" != --dest ]; do shift; done; \
+         [ -f \"{0}/$last\" ] || {{ echo 'ERROR: No matching distribution found'; exit 1; }}; \
+         cp \"{0}/$last\" \"$2/some.whl\"; \
+         else for last; do :; done; cp \"$4\" \"$last\"; fi",
+        payloads.display()
+    );
+    script_as_python(dir, &script)
+}
+
+fn sha256(bytes: &[u8]) -> &'static str {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>().leak()
+}
+
+fn part(requirement: &'static str, contents: &[u8]) -> package::Part {
+    let bytes = contents.len() as u64;
+    package::Part { requirement, wheel_bytes: bytes, member: "m", bytes, sha256: sha256(contents) }
+}
+
+fn package_of(
+    file: &'static str,
+    parts: impl IntoIterator<Item = package::Part>,
+    whole: &[u8],
+) -> package::Package {
+    package::Package {
+        parts: parts.into_iter().collect::<Vec<_>>().leak(),
+        file,
+        bytes: whole.len() as u64,
+        sha256: sha256(whole),
+        ..package::PACKAGES[0].clone()
+    }
+}
+
+fn names(dir: &Path) -> Vec<std::ffi::OsString> {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+}
+
 #[test]
 fn a_package_is_checked_before_it_is_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let payload = dir.path().join("payload");
-    std::fs::write(&payload, b"the model's bytes").unwrap();
-    let python = fake_python(dir.path(), &payload);
+    std::fs::write(dir.path().join("one==1"), b"the model's bytes").unwrap();
+    let python = pip_stand_in(dir.path(), dir.path());
     let cache_dir = dir.path().join("cache");
     let options = package::Options { cache_dir: cache_dir.clone(), python, hub: None };
-    let sha256: String =
-        Sha256::digest(b"the model's bytes").iter().map(|byte| format!("{byte:02x}")).collect();
-    let sound =
-        package::Package { bytes: 17, sha256: sha256.leak(), file: "m.gguf", ..package::PACKAGES[0].clone() };
+    let sound = package_of("m.gguf", [part("one==1", b"the model's bytes")], b"the model's bytes");
     let found = package::fetch_package(&sound, &options, &mut |_| {}).unwrap();
     assert_eq!(std::fs::read(&found).unwrap(), b"the model's bytes");
     // the cache serves without python, until it is damaged
@@ -125,14 +161,50 @@ fn a_package_is_checked_before_it_is_kept() {
     assert!(failed.to_string().contains("install python3"), "{failed}");
     assert_eq!(package::fetch_package(&sound, &options, &mut |_| {}).unwrap(), found);
     // other contents than expected are not kept, nor is anything else
-    let other = package::Package { sha256: package::PACKAGES[0].sha256, file: "other.gguf", ..sound };
+    let other = package_of("other.gguf", [part("one==1", b"expected")], b"expected");
     let failed = package::fetch_package(&other, &options, &mut |_| {}).unwrap_err();
     assert!(failed.to_string().contains("SHA-256"), "{failed}");
-    let left: Vec<_> =
-        std::fs::read_dir(&cache_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left, ["m.gguf"]);
-    let python = script_as_python(dir.path(), "echo 'ERROR: No matching distribution'; exit 1");
-    let failed =
-        package::fetch_package(&other, &package::Options { python, ..options }, &mut |_| {}).unwrap_err();
-    assert!(failed.to_string().contains("No matching distribution") && failed.is_passing(), "{failed}");
+    assert_eq!(names(&cache_dir), ["m.gguf"]);
+}
+
+#[test]
+fn parts_make_one_file_and_a_part_that_is_gone_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("one==1"), b"first, ").unwrap();
+    std::fs::write(dir.path().join("two==1"), b"second").unwrap();
+    let python = pip_stand_in(dir.path(), dir.path());
+    let cache_dir = dir.path().join("cache");
+    let options = package::Options { cache_dir: cache_dir.clone(), python, hub: None };
+    let (one, two) = (part("one==1", b"first, "), part("two==1", b"second"));
+    let whole = package_of("whole.gguf", [one.clone(), two.clone()], b"first, second");
+    let mut seen = Vec::new();
+    let found = package::fetch_package(&whole, &options, &mut |progress| seen.push(progress)).unwrap();
+    assert_eq!(std::fs::read(&found).unwrap(), b"first, second");
+    assert!(seen.iter().all(|progress| progress.bytes_total == 13), "{seen:?}");
+    // each part is what it should be, the whole is not
+    let turned = package_of("turned.gguf", [two, one.clone()], b"first, second");
+    let failed = package::fetch_package(&turned, &options, &mut |_| {}).unwrap_err();
+    assert!(failed.to_string().contains("SHA-256 of its parts"), "{failed}");
+    let gone = package_of("gone.gguf", [one, part("three==1", b"?")], b"first, ?");
+    let failed = package::fetch_package(&gone, &options, &mut |_| {}).unwrap_err();
+    let text = failed.to_string();
+    assert!(text.contains("three==1") && text.contains("does not have it any more"), "{text}");
+    assert!(failed.is_passing() && !failed.hint().is_empty());
+    assert_eq!(names(&cache_dir), ["whole.gguf"]);
+}
+
+#[test]
+fn known_packages_add_up() {
+    for package in package::PACKAGES {
+        assert_eq!(
+            package.parts.iter().map(|part| part.bytes).sum::<u64>(),
+            package.bytes,
+            "{}",
+            package.name
+        );
+        for part in package.parts {
+            assert!(part.requirement.contains("==") && part.sha256.len() == 64, "{}", part.requirement);
+        }
+        assert!(package.file.ends_with(".gguf") && package.sha256.len() == 64);
+    }
 }

@@ -71,6 +71,30 @@ pub async fn fresh_database() -> Store {
     fresh_store(256).await
 }
 
+/// The address of a store's database as a user would write it, with a password that the cluster does not ask for.
+pub fn url(store: &Store, password: &str) -> String {
+    let options = store.pool().connect_options();
+    let folder = options.get_socket().expect("the cluster has a socket").display().to_string();
+    let database = options.get_database().expect("a database");
+    format!("postgres://{}:{password}@localhost/{database}?host={folder}", options.get_username())
+}
+
+/// Where the cluster's server writes its log.
+pub fn log_file() -> PathBuf {
+    PathBuf::from(format!("/tmp/adit-test-{}/postgres/postgres.log", std::process::id()))
+}
+
+/// A new database with nothing in it.
+pub async fn empty_database() -> Store {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = format!("empty_{}", NEXT.fetch_add(1, Ordering::SeqCst));
+    let address = tokio::task::spawn_blocking(|| server().address()).await.unwrap();
+    let admin = Store::connect(&address, &settings(), 1).await.unwrap();
+    admin.pool().execute(AssertSqlSafe(format!("create database {name}"))).await.unwrap();
+    admin.close().await;
+    Store::connect(&address.with_database(&name), &settings(), 256).await.unwrap()
+}
+
 /// What must hold at every commit, over all jobs. Each query answers the rows that break a rule.
 pub async fn assert_invariants(store: &Store) {
     let rules: [(&str, &str); 6] = [
