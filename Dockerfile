@@ -2,7 +2,7 @@
 # With a GPU the host passes its driver in (compose profile `gpu`); the binary decides at run time.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY .cargo .cargo
 COPY .sqlx .sqlx
 COPY migrations migrations

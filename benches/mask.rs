@@ -1,7 +1,7 @@
 //! What a grammar costs: compile, start of a walk, masks and forced tokens.
 //!
-//! `cargo bench --bench mask [-- path/to/tokenizer.json]` prints a table; without a path the committed
-//! tokenizer of 1,310 tokens is used. Walks choose uniformly among the allowed tokens and close strings at
+//! `cargo bench --bench mask [-- path/to/tokenizer.json]` prints a table; `ADIT_TEST_GGUF=<file>` takes the
+//! tokenizer of a checkpoint; without either the committed one of 1,310 tokens is used. Walks choose uniformly among the allowed tokens and close strings at
 //! 120 bytes, which is dearer than what a model does.
 #![allow(clippy::unwrap_used)]
 
@@ -9,17 +9,17 @@
 #[path = "../tests/engine/schemas.rs"]
 mod schemas;
 
+use std::path::Path;
 use std::time::Instant;
 
 use adit::engine::grammar::{Choice, Compiler, Options, check_schema};
+use adit::models::tokenizer::Tokenizer;
+use adit::nn::weights::checkpoint::Checkpoint;
 use serde_json::Value;
+use toktrie::TokEnv;
 
 fn main() {
-    let path = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with("--"))
-        .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizer.json").into());
-    let env = toktrie_hf_tokenizers::ByteTokenizer::from_file(&path).unwrap().into_tok_env(None).unwrap();
+    let env = tokens();
     let started = Instant::now();
     let compiler = Compiler::new(env.clone(), Options { cached_grammars: 1, ..Options::default() });
     println!("{} tokens, prepared in {:.1} ms", env.tok_trie().vocab_size(), ms(started));
@@ -42,6 +42,21 @@ fn main() {
     report(&compiler, "relationship", &schemas::relationship());
     report(&compiler, "attribute", &schemas::attribute(&["id", "e_mail", "created at", "amount"]));
     report(&compiler, "attribute x30", &schemas::attribute(&columns));
+}
+
+/// The tokenizer that was asked for.
+fn tokens() -> TokEnv {
+    if let Some(file) = std::env::var_os("ADIT_TEST_GGUF") {
+        let file = Path::new(&file);
+        let checkpoint = Checkpoint::open(file).unwrap();
+        let content = checkpoint.gguf().expect("a .gguf file");
+        return Tokenizer::from_gguf(content, file, checkpoint.config().vocab, &[]).unwrap().env();
+    }
+    let path = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with("--"))
+        .unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizer.json").into());
+    toktrie_hf_tokenizers::ByteTokenizer::from_file(&path).unwrap().into_tok_env(None).unwrap()
 }
 
 fn report(compiler: &Compiler, name: &str, schema: &Value) {

@@ -276,8 +276,9 @@ pub async fn results(global: &Global, args: &ResultsArguments) -> Result<Exit> {
             };
             let mut lines = std::pin::pin!(client.results_stream(id, &query).await?);
             while let Some(line) = lines.next().await {
-                serde_json::to_writer(&mut out, &line?)?;
-                out.write_all(b"\n")?;
+                let mut text = serde_json::to_vec(&line?)?;
+                text.push(b'\n');
+                out.write_all(&text)?;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What people read: tables of facts, jobs and models.
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 
 use crate::domain::fact::DataModel;
 use crate::domain::model::ModelState;
@@ -24,8 +24,11 @@ fn table(head: &[&str]) -> Table {
 }
 
 fn filled<R: IntoIterator<Item = String>>(head: &[&str], rows: impl ExactSizeIterator<Item = R>) -> String {
+    fill(table(head), rows)
+}
+
+fn fill<R: IntoIterator<Item = String>>(mut table: Table, rows: impl ExactSizeIterator<Item = R>) -> String {
     let left_out = rows.len().saturating_sub(MAX_ROWS);
-    let mut table = table(head);
     for row in rows.take(MAX_ROWS) {
         table.add_row(row.into_iter().collect::<Vec<_>>());
     }
@@ -117,8 +120,13 @@ pub fn counts(counts: &Counts) -> String {
 }
 
 pub fn jobs(jobs: &[Job]) -> String {
-    filled(
-        &["job", "task", "state", "created", "items", "succeeded", "failed", "waiting"],
+    let mut table = table(&["job", "task", "state", "created", "items", "succeeded", "failed", "waiting"]);
+    if let Some(ids) = table.column_mut(0) {
+        // an id is there to be copied
+        ids.set_constraint(ColumnConstraint::ContentWidth);
+    }
+    fill(
+        table,
         jobs.iter().map(|job| {
             [
                 job.id.to_string(),

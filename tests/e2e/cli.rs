@@ -10,6 +10,7 @@ use crate::server::{Server, folder};
 async fn the_command_line_extracts_a_data_model() {
     let (dir, model) = folder();
     let server = Server::start(dir.path(), &model);
+    let client = server.client();
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/shop.sql");
     let submitted = server.adit(&["submit", "--task", "data_model", "--from", sample, "--watch", "--json"]);
     assert!(submitted.status.success(), "{}", String::from_utf8_lossy(&submitted.stderr));
@@ -37,7 +38,7 @@ async fn the_command_line_extracts_a_data_model() {
         "{metrics}"
     );
 
-    let status = server.client().model_status().await.unwrap();
+    let status = client.model_status().await.unwrap();
     assert!(status.values().all(|state| state.as_str() == "ready"), "{status:?}");
     for (args, code) in [
         (vec!["jobs", "00000000-0000-0000-0000-000000000000"], 4),

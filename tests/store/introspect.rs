@@ -22,7 +22,7 @@ const SCHEMA: &str = r#"
     comment on column customer."e-Mail" is 'Where to write';
     create unique index by_mail on customer ("e-Mail");
     create unique index of_some on customer (number) where region = 'north';
-    create unique index folded on customer (lower(region));
+    create unique index folded on customer (lower(region), number);
     create table "Sales Dept"."Order" (
         day date, "No." int, customer bigint not null references customer,
         customer_region text, customer_number int,

@@ -1,0 +1,188 @@
+//! The numeric kernels alone: matrix products by format and rows, attention, norm and activation.
+//!
+//! `cargo bench --bench kernels [-- THREADS]` prints tables; each row has the best instruction set of this machine
+//! and the portable twin that the tests compare it with. GFLOP/s counts two operations per weight and row; GB/s
+//! counts the weights (or keys and values) once per call: what a decoding step reads.
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use adit::nn::cpu::activation::silu_mul;
+use adit::nn::cpu::attention::{self, Args};
+use adit::nn::cpu::isa::Isa;
+use adit::nn::cpu::linear::{self, Linear, Part, QuantisedRows, Rows};
+use adit::nn::cpu::norm::rms_norm;
+use adit::nn::cpu::packed::Packed;
+use adit::nn::cpu::threads::Threads;
+use adit::nn::weights::dtype::DType;
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+
+/// Columns and depth of the matrix: larger than a core's caches in every format.
+const N: usize = 8192;
+const K: usize = 2048;
+/// Each figure is the fastest call within this time, at least three.
+const TIME: Duration = Duration::from_millis(250);
+
+fn main() {
+    let threads = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(0);
+    let mut threads = Threads::new(threads).unwrap();
+    let best = Isa::detect();
+    println!("{} threads, {best:?} beside {:?}", threads.count(), Isa::Portable);
+    products(best, &mut threads);
+    attention(best);
+    rows(best);
+}
+
+/// Values in -1..1 from a counter.
+fn values(seed: u32, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
+    let next = |_| {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / u32::MAX as f32 * 2.0 - 1.0
+    };
+    (0..n).map(next).collect()
+}
+
+fn fastest(mut call: impl FnMut()) -> f64 {
+    let (begun, mut fastest, mut calls) = (Instant::now(), f64::MAX, 0);
+    while calls < 3 || begun.elapsed() < TIME {
+        let started = Instant::now();
+        call();
+        fastest = fastest.min(started.elapsed().as_secs_f64());
+        calls += 1;
+    }
+    fastest
+}
+
+fn products(best: Isa, threads: &mut Threads) {
+    println!("\nproduct of [rows, {K}] with [{N}, {K}]ᵀ, rows quantised within the time");
+    println!(
+        "{:>8} {:>6} {:>12} {:>10} {:>14} {:>8}",
+        "format", "rows", "GFLOP/s", "GB/s", "twin GFLOP/s", "factor"
+    );
+    let weights = values(1, N * K);
+    for (name, weight) in formats(&weights, threads) {
+        let linear = Linear { parts: vec![Part { weight, bias: None, column: 0 }] };
+        for m in [1, 4, 16, 64, 256] {
+            let flops = 2.0 * (m * N * K) as f64;
+            let time = product_s(&linear, m, best, threads);
+            let twin = product_s(&linear, m, Isa::Portable, threads);
+            println!(
+                "{name:>8} {m:>6} {:>12.1} {:>10.2} {:>14.1} {:>8.1}",
+                flops / time / 1e9,
+                linear.bytes() as f64 / time / 1e9,
+                flops / twin / 1e9,
+                twin / time
+            );
+        }
+    }
+}
+
+fn formats(weights: &[f32], threads: &mut Threads) -> Vec<(String, Packed)> {
+    let half = |to: fn(f32) -> [u8; 2]| weights.iter().flat_map(|v| to(*v)).collect::<Vec<u8>>();
+    let floats = [
+        (DType::F32, weights.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        (DType::F16, half(|v| half::f16::from_f32(v).to_le_bytes())),
+        (DType::Bf16, half(|v| half::bf16::from_f32(v).to_le_bytes())),
+    ];
+    let mut all = Vec::new();
+    for (dtype, raw) in floats {
+        all.push((format!("{dtype:?}"), Packed::pack(dtype, &raw, N, K, &|row| row, threads).unwrap()));
+    }
+    let tensor = Tensor::from_slice(weights, (N, K), &Device::Cpu).unwrap();
+    for ggml in [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q8_0, GgmlDType::Q4K, GgmlDType::Q6K] {
+        let raw = QTensor::quantize(&tensor, ggml).unwrap();
+        let raw = raw.data().unwrap();
+        let packed = Packed::pack(DType::Quantised(ggml), &raw, N, K, &|row| row, threads).unwrap();
+        all.push((format!("{ggml:?}"), packed));
+    }
+    all
+}
+
+/// Seconds of the fastest call.
+fn product_s(weight: &Linear, m: usize, isa: Isa, threads: &mut Threads) -> f64 {
+    let x = values(2, m * K);
+    let mut quantised = QuantisedRows::new(m, K).unwrap();
+    let mut out = vec![0.0; m * N];
+    fastest(|| {
+        if weight.wants_quantised() {
+            quantised.fill(&x, m, K, isa, threads);
+        }
+        let rows = Rows { x: &x, quantised: Some(&quantised), m };
+        linear::forward(weight, &rows, &mut out, N, false, isa, threads);
+        std::hint::black_box(&mut out);
+    })
+}
+
+/// One tile on one thread, as a task of a step is: the heads of a group, one or several rows of a sequence.
+fn attention(best: Isa) {
+    const GROUP: usize = 3;
+    const DIM: usize = 64;
+    const BLOCK: usize = 16;
+    println!(
+        "\nattention of one tile, one thread: {GROUP} heads of {DIM} over one KV head, blocks of {BLOCK}"
+    );
+    println!(
+        "{:>8} {:>6} {:>12} {:>10} {:>14} {:>8}",
+        "tokens", "rows", "GFLOP/s", "GB/s", "twin GFLOP/s", "factor"
+    );
+    for length in [128, 512, 2048, 8192] {
+        for rows in [1, attention::TILE / GROUP] {
+            let n_queries = rows * GROUP;
+            let n_blocks = (length + rows).div_ceil(BLOCK);
+            let (queries, pool) = (values(3, n_queries * DIM), values(4, n_blocks * 2 * BLOCK * DIM));
+            let blocks: Vec<u32> = (0..n_blocks as u32).rev().collect();
+            let args = Args {
+                queries: &queries,
+                n_queries,
+                group: GROUP,
+                first_length: length,
+                head_dim: DIM,
+                block_tokens: BLOCK,
+                pool: &pool,
+                block_stride: 2 * BLOCK * DIM,
+                blocks: &blocks,
+            };
+            let stride = (length + rows).next_multiple_of(16);
+            let (mut scores, mut out) = (vec![0.0; n_queries * stride], vec![0.0; n_queries * DIM]);
+            let mut time_of = |isa| {
+                fastest(|| {
+                    // SAFETY: the set was detected, or is the portable one; the kernel asserts its extents.
+                    unsafe { attention::attend(isa, &args, &mut scores, stride, &mut out) }
+                    std::hint::black_box(&mut out);
+                })
+            };
+            let (time, twin) = (time_of(best), time_of(Isa::Portable));
+            let flops = (4 * n_queries * length * DIM) as f64;
+            println!(
+                "{length:>8} {rows:>6} {:>12.1} {:>10.2} {:>14.1} {:>8.1}",
+                flops / time / 1e9,
+                (2 * length * DIM * 4) as f64 / time / 1e9,
+                flops / twin / 1e9,
+                twin / time
+            );
+        }
+    }
+}
+
+/// What a step does to single rows.
+fn rows(best: Isa) {
+    println!("\nrows of {K}, one thread");
+    println!("{:>10} {:>10} {:>10} {:>8}", "", "GB/s", "twin GB/s", "factor");
+    let (x, w, mut out) = (values(5, K), values(6, K), vec![0.0; K]);
+    let bytes = (3 * K * 4) as f64 * 64.0;
+    // SAFETY: the set was detected, or is the portable one; lengths are equal multiples of 16.
+    let mut norm = |isa| fastest(|| (0..64).for_each(|_| unsafe { rms_norm(isa, &x, &w, 1e-5, &mut out) }));
+    report("rms_norm", bytes, norm(best), norm(Isa::Portable));
+    let mut out = vec![0.0; K];
+    // SAFETY: as above.
+    let mut gate = |isa| fastest(|| (0..64).for_each(|_| unsafe { silu_mul(isa, &x, &w, &mut out) }));
+    report("silu_mul", bytes, gate(best), gate(Isa::Portable));
+}
+
+fn report(name: &str, bytes: f64, time: f64, twin: f64) {
+    println!("{name:>10} {:>10.2} {:>10.2} {:>8.1}", bytes / time / 1e9, bytes / twin / 1e9, twin / time);
+}
