@@ -140,6 +140,7 @@ fn attention(best: Isa) {
                 n_queries,
                 group: GROUP,
                 first_length: length,
+                window: usize::MAX,
                 head_dim: DIM,
                 block_tokens: BLOCK,
                 pool: &pool,
