@@ -25,6 +25,7 @@ fn quick_routes() -> OpenApiRouter<State> {
         .routes(routes!(jobs::list::list_jobs))
         .routes(routes!(jobs::list::get_job, jobs::change::delete_job))
         .routes(routes!(jobs::results::get_results))
+        .routes(routes!(jobs::schema::result_schema))
         .routes(routes!(jobs::export::export_job))
         .routes(routes!(jobs::events::job_events))
         .routes(routes!(jobs::change::cancel_job))

@@ -79,6 +79,7 @@ pub fn request_of_query(query: StreamQuery) -> Result<JobRequest, ApiError> {
         instructions: query.instructions,
         generation: Generation {
             max_tokens: query.max_tokens,
+            max_string_bytes: query.max_string_bytes,
             temperature: query.temperature,
             top_p: query.top_p,
             top_k: query.top_k,
@@ -135,13 +136,16 @@ fn check_models(spec: &JobSpec, rules: &Rules) -> Result<(), ApiError> {
 }
 
 fn check_generation(generation: &Generation) -> Result<(), ApiError> {
-    let Generation { max_tokens, temperature, top_p, top_k, min_p, seed: _ } = generation;
+    let Generation { max_tokens, max_string_bytes, temperature, top_p, top_k, min_p, seed: _ } = generation;
     let refuse = |field: &str, range: &str| {
         Err(ApiError::new(Code::InvalidRequest, format!("{field} must be {range}"))
             .pointer(format!("/generation/{field}")))
     };
     if *max_tokens == Some(0) {
         return refuse("max_tokens", "at least 1");
+    }
+    if *max_string_bytes == Some(0) {
+        return refuse("max_string_bytes", "at least 1");
     }
     if *top_k == Some(0) {
         return refuse("top_k", "at least 1");
@@ -219,6 +223,7 @@ mod tests {
         refused(json!({"task": "concept", "expires_in_s": 0}), Code::InvalidRequest, "/expires_in_s");
         for (field, value) in [
             ("max_tokens", json!(0)),
+            ("max_string_bytes", json!(0)),
             ("top_k", json!(0)),
             ("temperature", json!(2.5)),
             ("top_p", json!(0)),

@@ -3,6 +3,7 @@
 use futures::{Stream, StreamExt, TryStreamExt};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio_stream::wrappers::LinesStream;
 use tokio_util::io::{ReaderStream, StreamReader};
@@ -12,7 +13,7 @@ use crate::wire::health::Health;
 use crate::wire::job::{Job, JobPage, JobsQuery, Retried};
 use crate::wire::model::{Model, ModelList, StatusMap, WaitQuery};
 use crate::wire::problem::Problem;
-use crate::wire::result::{ExportFormat, ExportQuery, ItemResult, ResultPage, ResultsQuery};
+use crate::wire::result::{ExportFormat, ExportQuery, ItemResult, ResultPage, ResultsQuery, SchemaQuery};
 use crate::wire::submit::{JobRequest, StreamQuery};
 
 /// The HTTP library takes at most 65,534.
@@ -130,6 +131,11 @@ impl Client {
             let line = line.map_err(|e| ClientError::Broken(e.to_string()))?;
             serde_json::from_str(&line).map_err(|e| ClientError::Broken(format!("{e} in: {line}")))
         }))
+    }
+
+    /// The schema that the output of result `seq` satisfies.
+    pub async fn result_schema(&self, id: Uuid, seq: i64) -> Result<Value, ClientError> {
+        self.json(self.call(Method::GET, &format!("/v1/jobs/{id}/schema")).query(&SchemaQuery { seq })).await
     }
 
     /// The whole result of a schema job, as text in the format asked for.

@@ -46,6 +46,9 @@ pub struct Generation {
     /// Upper bound of the answer's tokens; `None` lets the task decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
+    /// A free string is closed when it has this many bytes; `None` lets the task decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_string_bytes: Option<u32>,
     /// 0 or absent: greedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,

@@ -68,6 +68,16 @@ pub struct ResultsQuery {
     pub follow: Option<bool>,
 }
 
+/// `GET /v1/jobs/{id}/schema`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct SchemaQuery {
+    /// `seq` of the result.
+    #[param(minimum = 0)]
+    pub seq: i64,
+}
+
 /// `GET /v1/jobs/{id}/export`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

@@ -98,6 +98,10 @@ pub struct Generation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub max_tokens: Option<u32>,
+    /// A free string of an answer is closed when it has about this many bytes; absent: the task decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
+    pub max_string_bytes: Option<u32>,
     /// 0 or absent: greedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0.0, maximum = 2.0)]
@@ -123,15 +127,16 @@ impl Generation {
 
 impl From<Generation> for domain::job::Generation {
     fn from(wire: Generation) -> Self {
-        let Generation { max_tokens, temperature, top_p, top_k, min_p, seed } = wire;
-        Self { max_tokens, temperature, top_p, top_k, min_p, seed }
+        let Generation { max_tokens, max_string_bytes, temperature, top_p, top_k, min_p, seed } = wire;
+        Self { max_tokens, max_string_bytes, temperature, top_p, top_k, min_p, seed }
     }
 }
 
 impl From<domain::job::Generation> for Generation {
     fn from(domain: domain::job::Generation) -> Self {
-        let domain::job::Generation { max_tokens, temperature, top_p, top_k, min_p, seed } = domain;
-        Self { max_tokens, temperature, top_p, top_k, min_p, seed }
+        let domain::job::Generation { max_tokens, max_string_bytes, temperature, top_p, top_k, min_p, seed } =
+            domain;
+        Self { max_tokens, max_string_bytes, temperature, top_p, top_k, min_p, seed }
     }
 }
 
@@ -154,6 +159,8 @@ pub struct StreamQuery {
     pub expires_in_s: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_string_bytes: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,12 +8,13 @@ use serde_json::{Map, Value};
 use crate::harness::start;
 
 /// Paths of DESIGN's table that this service has to have.
-const PATHS: [(&str, &str); 25] = [
+const PATHS: [(&str, &str); 26] = [
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs"),
     ("get", "/v1/jobs/{id}"),
     ("delete", "/v1/jobs/{id}"),
     ("get", "/v1/jobs/{id}/results"),
+    ("get", "/v1/jobs/{id}/schema"),
     ("get", "/v1/jobs/{id}/export"),
     ("get", "/v1/jobs/{id}/events"),
     ("post", "/v1/jobs/{id}/cancel"),

@@ -5,6 +5,7 @@ pub mod events;
 pub mod export;
 pub mod list;
 pub mod results;
+pub mod schema;
 mod source;
 pub mod submit;
 mod view;

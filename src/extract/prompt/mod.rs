@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::answer::of_key;
 use super::item::{AttributeItem, ConceptItem, Item, RelationshipItem};
-use super::{ExtractError, describe, name, schema};
+use super::{ExtractError, describe, schema};
 use crate::domain::catalog::Catalog;
 use crate::domain::fact::Cardinality;
 use crate::domain::item::ItemDraft;
@@ -38,7 +38,8 @@ pub fn prompt(spec: &JobSpec, catalog: Option<&Catalog>, draft: &ItemDraft) -> R
     let item = Item::read(draft, catalog)?;
     let schema = schema::answer_schema(spec, catalog, draft)?;
     let catalog = || super::catalog_of(catalog);
-    let string_limit_bytes = string_limit(draft.stage, schema.is_some());
+    let default_limit = string_limit(draft.stage, schema.is_some());
+    let string_limit_bytes = default_limit.map(|limit| spec.generation.max_string_bytes.unwrap_or(limit));
     let mut max_tokens = spec.generation.max_tokens;
     let messages = match item {
         Item::Concept(item) => with_head(spec, draft.stage, concept_text(catalog()?, &item))?,
@@ -111,10 +112,7 @@ fn concept_text(catalog: &Catalog, item: &ConceptItem) -> String {
         let table = &catalog.tables[*at];
         text.push_str(&describe::table(table));
     }
-    text.push_str("Names that would fit: ");
-    let hints: Vec<String> =
-        item.tables.iter().map(|at| name::concept_of_table(&catalog.tables[*at].name)).collect();
-    let _ = write!(text, "{}\nAnswer:", hints.join(", "));
+    text.push_str("Answer:");
     text
 }
 
@@ -127,8 +125,9 @@ fn relationship_text(catalog: &Catalog, item: &RelationshipItem) -> Result<Strin
             Cardinality::ManyToOne => "many to one",
             Cardinality::Unknown => "unknown",
         };
-        let key = describe::shown(&RelationshipItem::key_text(catalog, *key));
-        let _ = writeln!(text, "- {key} ({} to {}, {cardinality})", fact.from, fact.to);
+        let key = one_line(&RelationshipItem::key_text(catalog, *key));
+        let (from, to) = (describe::shown(&fact.from), describe::shown(&fact.to));
+        let _ = writeln!(text, "- {key} ({from} to {to}, {cardinality})");
     }
     if item.keys.is_empty() {
         text.push_str("none\n");
@@ -136,8 +135,9 @@ fn relationship_text(catalog: &Catalog, item: &RelationshipItem) -> Result<Strin
     if !item.links.is_empty() {
         text.push_str("Possible links:\n");
         for link in &item.links {
-            let ends = [link.from.0, link.to.0].map(|at| item.concept(at).unwrap_or_default());
-            let _ = writeln!(text, "- {} ({} to {})", describe::shown(&link.text(catalog)), ends[0], ends[1]);
+            let ends =
+                [link.from.0, link.to.0].map(|at| describe::shown(item.concept(at).unwrap_or_default()));
+            let _ = writeln!(text, "- {} ({} to {})", one_line(&link.text(catalog)), ends[0], ends[1]);
         }
     }
     text.push_str("Answer:");
@@ -147,4 +147,9 @@ fn relationship_text(catalog: &Catalog, item: &RelationshipItem) -> Result<Strin
 fn attribute_text(catalog: &Catalog, item: &AttributeItem) -> String {
     let columns = describe::columns(&catalog.tables[item.table], item.from, item.to);
     format!("concept {}\n{columns}Answer:", describe::shown(&item.concept))
+}
+
+/// A text that is short already, without what would break its line.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
