@@ -1,6 +1,6 @@
 //! Where in a JSON text the answer stands, read off the bytes emitted so far.
 //!
-//! Serves the string limit only. The text is the grammar's, so it is well formed and never needs checking.
+//! Serves the limits on strings and numbers only. The text is the grammar's, so it is well formed and never needs checking.
 
 /// Scanner over compact JSON.
 #[derive(Clone, Debug, Default)]
@@ -10,6 +10,8 @@ pub(super) struct JsonText {
     /// The next string in this object is a key.
     expects_key: bool,
     string: Option<OpenString>,
+    /// Bytes of the number that is open, else 0.
+    number_bytes: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +37,16 @@ impl JsonText {
         }
     }
 
+    /// Bytes of the number that is open; 0 if none is.
+    pub(super) fn open_number_bytes(&self) -> u32 {
+        self.number_bytes
+    }
+
+    /// Whether a number that is open goes on with this byte.
+    pub(super) fn is_of_number(byte: u8) -> bool {
+        matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
+    }
+
     fn push_byte(&mut self, byte: u8) {
         if let Some(string) = &mut self.string {
             if string.is_escaping {
@@ -48,6 +60,9 @@ impl JsonText {
             string.bytes += 1;
             return;
         }
+        let is_number =
+            Self::is_of_number(byte) && (self.number_bytes > 0 || byte == b'-' || byte.is_ascii_digit());
+        self.number_bytes = if is_number { self.number_bytes + 1 } else { 0 };
         match byte {
             b'"' => {
                 let is_key = self.expects_key && self.containers.last() == Some(&true);
@@ -95,5 +110,23 @@ mod tests {
         check(r#"{"a":{"b":1},"c"#, None);
         check(r#"{"a":["x"],"c"#, None);
         check(r#""é"#, Some(2));
+    }
+
+    #[test]
+    fn only_open_numbers_count() {
+        for (text, expected) in [
+            ("{\"a\":", 0),
+            ("{\"a\":-1", 2),
+            ("{\"a\":1.5e+7", 6),
+            ("{\"a\":12,", 0),
+            ("{\"a\":\"12", 0),
+            ("[true", 0),
+            ("[false,10", 2),
+            ("7", 1),
+        ] {
+            let mut scanner = JsonText::default();
+            scanner.push(text.as_bytes());
+            assert_eq!(scanner.open_number_bytes(), expected, "{text}");
+        }
     }
 }

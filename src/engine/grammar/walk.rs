@@ -10,6 +10,9 @@ use super::compiler::{Compiled, first_line};
 use super::text::JsonText;
 use crate::engine::request::EngineError;
 
+/// Bytes at which a number ends as soon as it may. More digits than any use, and a model can go on for ever.
+const MAX_NUMBER_BYTES: u32 = 24;
+
 /// What the next token may be.
 pub enum Choice {
     /// This one and no other.
@@ -55,6 +58,9 @@ impl Walk {
     /// What may come next. `stop` tokens are allowed wherever the answer may end.
     pub fn choices(&mut self, stop: &[u32]) -> Result<Choice, EngineError> {
         let mut mask = self.matcher.compute_mask().map_err(|error| failed(&error.to_string()))?;
+        if self.text.open_number_bytes() >= MAX_NUMBER_BYTES {
+            self.end_number(&mut mask);
+        }
         if let Some(quote) = self.closing_quote()
             && mask.is_allowed(quote)
         {
@@ -78,10 +84,18 @@ impl Walk {
     /// Moves on by one token that [`Walk::choices`] allowed; not by one that ends the answer.
     pub fn accept(&mut self, token: u32) -> Result<(), EngineError> {
         self.matcher.consume_token(token).map_err(|error| failed(&error.to_string()))?;
-        if self.grammar.string_limit_bytes.is_some() {
-            self.text.push(self.grammar.env.tok_trie().token(token));
-        }
+        self.text.push(self.grammar.env.tok_trie().token(token));
         Ok(())
+    }
+
+    /// Leaves only what ends the number, if the schema lets it end here.
+    fn end_number(&self, mask: &mut SimpleVob) {
+        let goes_on =
+            |token: &u32| self.trie().token(*token).first().is_some_and(|b| JsonText::is_of_number(*b));
+        let (longer, other): (Vec<u32>, Vec<u32>) = mask.to_list().into_iter().partition(goes_on);
+        if !other.is_empty() {
+            longer.into_iter().for_each(|token| mask.disallow_token(token));
+        }
     }
 
     fn closing_quote(&self) -> Option<u32> {
