@@ -1,6 +1,7 @@
 //! A dbt `schema.yml`: a model per source table with descriptions and the tests that the schema implies.
 //!
-//! Every scalar that is not ours is written double-quoted, in the part of YAML that is JSON.
+//! Every scalar that is not ours is written double-quoted, in the part of YAML that is JSON, and such that dbt,
+//! which renders scalars as Jinja templates, renders it to itself.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -61,24 +62,60 @@ fn column(text: &mut String, attribute: &Attribute, links: &[&Relationship]) {
         text.push_str("          - unique\n");
     }
     for link in links {
-        let target = format!("ref('{}')", link.to_table.replace('\\', "\\\\").replace('\'', "\\'"));
-        let _ = writeln!(text, "          - relationships:\n              to: {}", quoted(&target));
+        let target = format!("ref('{}')", jinja_literal(&link.to_table));
+        let _ = writeln!(text, "          - relationships:\n              to: {}", scalar(&target));
         let _ = writeln!(text, "              field: {}", quoted(&link.to_columns[0]));
     }
 }
 
-/// A JSON string is a YAML double-quoted scalar once the line breaks that only YAML knows are escaped.
-/// Braces stay as they are, so dbt still reads `{{ … }}` in a description as Jinja.
+/// Text that dbt shows as it is: it renders every scalar of this file as a Jinja template.
 fn quoted(text: &str) -> String {
-    let mut out = serde_json::to_string(text).expect("a string is JSON");
-    for (c, escape) in [
-        ('\u{7f}', "\\x7F"),
-        ('\u{85}', "\\N"),
-        ('\u{2028}', "\\L"),
-        ('\u{2029}', "\\P"),
-        ('\u{feff}', "\\uFEFF"),
-    ] {
-        out = out.replace(c, escape);
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        // a lone brace begins nothing
+        if c == '{' && matches!(chars.peek(), Some('{' | '%' | '#')) {
+            out.push_str("{{ '{' }}");
+        } else {
+            out.push(c);
+        }
+    }
+    scalar(&out)
+}
+
+/// The inside of a string literal of Jinja, without anything that could begin or end an expression.
+fn jinja_literal(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() || "\\'\"{}%#".contains(c) => {
+                let _ = write!(out, "\\u{:04x}", c as u32);
+            }
+            c => out.push(c),
+        }
     }
     out
+}
+
+/// A JSON string is a YAML double-quoted scalar once the characters that only YAML minds are escaped.
+fn scalar(text: &str) -> String {
+    let mut out = serde_json::to_string(text).expect("a string is JSON");
+    for (c, escape) in [('\u{85}', "\\N"), ('\u{2028}', "\\L"), ('\u{2029}', "\\P"), ('\u{feff}', "\\uFEFF")]
+    {
+        out = out.replace(c, escape);
+    }
+    // the rest of what YAML does not print: delete, C1 controls, noncharacters
+    let printable = |c: char| !matches!(c, '\u{7f}'..='\u{9f}' | '\u{fffe}' | '\u{ffff}');
+    if out.chars().all(printable) {
+        return out;
+    }
+    let mut escaped = String::with_capacity(out.len());
+    for c in out.chars() {
+        if printable(c) {
+            escaped.push(c);
+        } else {
+            let _ = write!(escaped, "\\u{:04X}", c as u32);
+        }
+    }
+    escaped
 }
