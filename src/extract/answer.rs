@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::ExtractError;
 use super::item::{AttributeItem, ConceptItem, Item, Link, RelationshipItem};
-use super::name::{self, MAX_DESCRIPTION_BYTES, MAX_NAME_BYTES, tidy};
 use super::schema::MAX_INFERRED;
+use super::{guess, name};
 use crate::domain::catalog::Catalog;
 use crate::domain::code::Code;
 use crate::domain::fact::{Attribute, Cardinality, Kind, Meaning, Relationship, Source};
@@ -79,8 +79,11 @@ struct ConceptAnswer {
 #[serde(deny_unknown_fields)]
 struct ConceptEntry {
     table: String,
-    kind: Kind,
+    /// What the prompt offered, said again by the grammar so that it stands right before the answer.
+    #[serde(rename = "offered")]
+    _offered: String,
     concept: String,
+    kind: Kind,
     description: String,
 }
 
@@ -91,8 +94,8 @@ fn concepts(catalog: &Catalog, item: &ConceptItem, text: &str) -> Result<Value, 
     for (at, (table, entry)) in item.tables.iter().zip(answer.concepts).enumerate() {
         let table = &catalog.tables[*table].name;
         identifier(at, table, entry.table)?;
-        let concept = named(&entry.concept, || name::concept_of_table(table));
-        let description = tidy(&entry.description, MAX_DESCRIPTION_BYTES);
+        let concept = name::concept(&entry.concept).unwrap_or_else(|| name::concept_of_table(table));
+        let description = name::sentence(&entry.description);
         entries.push(json!({
             "table": table, "kind": entry.kind, "concept": concept, "description": description,
         }));
@@ -112,6 +115,8 @@ struct RelationshipAnswer {
 #[serde(deny_unknown_fields)]
 struct KeyEntry {
     key: String,
+    #[serde(rename = "offered")]
+    _offered: String,
     name: String,
     description: String,
 }
@@ -135,8 +140,8 @@ fn relationships(catalog: &Catalog, item: &RelationshipItem, text: &str) -> Resu
     for (at, (key, entry)) in item.keys.iter().zip(answer.relationships).enumerate() {
         identifier(at, &RelationshipItem::key_text(catalog, *key), entry.key)?;
         let mut fact = of_key(catalog, item, *key)?;
-        fact.name = named(&entry.name, || fact.name);
-        fact.description = tidy(&entry.description, MAX_DESCRIPTION_BYTES);
+        fact.name = name::plain(&entry.name).unwrap_or(fact.name);
+        fact.description = name::sentence(&entry.description);
         list.push(fact);
     }
     let links: Vec<String> = item.links.iter().map(|link| link.text(catalog)).collect();
@@ -149,8 +154,8 @@ fn relationships(catalog: &Catalog, item: &RelationshipItem, text: &str) -> Resu
         // the grammar cannot keep a model from naming one link twice
         if !std::mem::replace(&mut taken[link], true) {
             let mut fact = of_link(catalog, item, &item.links[link]);
-            fact.name = named(&entry.name, || fact.name);
-            fact.description = tidy(&entry.description, MAX_DESCRIPTION_BYTES);
+            fact.name = name::plain(&entry.name).unwrap_or(fact.name);
+            fact.description = name::sentence(&entry.description);
             list.push(fact);
         }
     }
@@ -171,7 +176,7 @@ pub(super) fn of_key(
     })?;
     let one = owner.is_unique(&key.columns);
     Ok(Relationship {
-        name: name::relationship_of(key.columns.first().map(String::as_str), &key.ref_table),
+        name: guess::relationship(&key.columns, &key.ref_table),
         description: String::new(),
         from: item.concept(at).unwrap_or_default().into(),
         to: item.concept(to).unwrap_or_default().into(),
@@ -194,7 +199,7 @@ fn of_link(catalog: &Catalog, item: &RelationshipItem, link: &Link) -> Relations
         _ => Cardinality::ManyToOne,
     };
     Relationship {
-        name: name::relationship_of(from_columns.first().map(String::as_str), &to.name),
+        name: guess::relationship(&from_columns, &to.name),
         description: String::new(),
         from: item.concept(link.from.0).unwrap_or_default().into(),
         to: item.concept(link.to.0).unwrap_or_default().into(),
@@ -218,6 +223,8 @@ struct AttributeAnswer {
 #[serde(deny_unknown_fields)]
 struct AttributeEntry {
     column: String,
+    #[serde(rename = "offered")]
+    _offered: String,
     attribute: String,
     #[serde(rename = "type")]
     meaning: Meaning,
@@ -228,12 +235,14 @@ fn attributes(catalog: &Catalog, item: &AttributeItem, text: &str) -> Result<Val
     let answer: AttributeAnswer = parsed(text)?;
     count("columns", item.to - item.from, answer.attributes.len())?;
     let mut list = Vec::with_capacity(answer.attributes.len());
+    let table = &catalog.tables[item.table];
     for (at, entry) in answer.attributes.into_iter().enumerate() {
         let mut fact = of_column(catalog, item.table, item.from + at, &item.concept);
         identifier(at, &fact.source_column, entry.column)?;
-        fact.name = named(&entry.attribute, || fact.name);
-        fact.meaning = entry.meaning;
-        fact.description = tidy(&entry.description, MAX_DESCRIPTION_BYTES);
+        fact.name = name::plain(&entry.attribute).unwrap_or(fact.name);
+        // what the schema states is not the model's to say
+        fact.meaning = guess::stated_meaning(table, &table.columns[item.from + at]).unwrap_or(entry.meaning);
+        fact.description = name::sentence(&entry.description);
         fact.source = Source::Model;
         list.push(fact);
     }
@@ -246,15 +255,10 @@ pub(super) fn of_column(catalog: &Catalog, table: usize, column: usize, concept:
     let column = &table.columns[column];
     let itself = std::slice::from_ref(&column.name);
     let identifier = table.primary_key.contains(&column.name);
-    let refers = table.foreign_keys.iter().any(|key| key.columns.contains(&column.name));
     Attribute {
         concept: concept.into(),
         name: name::attribute_of_column(&column.name),
-        meaning: match (identifier, refers) {
-            (_, true) => Meaning::Reference,
-            (true, false) => Meaning::Identifier,
-            (false, false) => Meaning::Other,
-        },
+        meaning: guess::meaning(table, column),
         description: String::new(),
         identifier,
         required: table.is_required(itself),
@@ -280,12 +284,6 @@ fn validated(schema: &Value, text: &str) -> Result<Value, AnswerError> {
         });
     }
     Ok(value)
-}
-
-fn named(text: &str, fallback: impl FnOnce() -> String) -> String {
-    let name = tidy(text, MAX_NAME_BYTES);
-    // punctuation alone is no name
-    if name.chars().any(char::is_alphanumeric) { name } else { fallback() }
 }
 
 fn count(what: &'static str, expected: usize, found: usize) -> Result<(), AnswerError> {

@@ -7,17 +7,25 @@ use crate::domain::catalog::{Column, Table};
 
 /// Columns that a concept's prompt shows of one table.
 pub const SHOWN_COLUMNS: usize = 24;
+/// Bytes of one table's text after which no further column is shown.
+const TABLE_BYTES: usize = 2_500;
 const COMMENT_BYTES: usize = 120;
 const TYPE_BYTES: usize = 48;
+const NAME_BYTES: usize = 120;
 
 /// The table with its first columns, and the number of those not shown.
 pub fn table(table: &Table) -> String {
     let mut text = heading(table);
+    let mut left = table.columns.len();
     for column in table.columns.iter().take(SHOWN_COLUMNS) {
+        if text.len() > TABLE_BYTES {
+            break;
+        }
         line(&mut text, table, column);
+        left -= 1;
     }
-    if table.columns.len() > SHOWN_COLUMNS {
-        let _ = writeln!(text, "  ... and {} more columns", table.columns.len() - SHOWN_COLUMNS);
+    if left > 0 {
+        let _ = writeln!(text, "  ... and {left} more columns");
     }
     text
 }
@@ -31,9 +39,18 @@ pub fn columns(table: &Table, from: usize, to: usize) -> String {
     text
 }
 
-/// A name as it can stand in a line of text: a control character shows as a blank.
+/// A name as it can stand in a line of text: a control character shows as a blank, and a long one is cut. The
+/// answer holds it whole, by grammar.
 pub fn shown(name: &str) -> String {
-    name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    cut(name, NAME_BYTES).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The text if it has at most `max_bytes`, else so much of its beginning, marked as cut.
+pub fn cut(text: &str, max_bytes: usize) -> String {
+    if text.len() <= max_bytes {
+        return text.to_string();
+    }
+    format!("{}…", &text[..text.floor_char_boundary(max_bytes)])
 }
 
 fn heading(table: &Table) -> String {

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 /// Tables of one concept item.
 pub const MAX_TABLES: usize = 4;
-/// Bytes of their text.
-pub const MAX_BYTES: usize = 6_000;
+/// Bytes of their text and of their names in the answer.
+pub const MAX_BYTES: usize = 5_000;
 
 /// Splits tables `0..bytes.len()` into groups of at most [`MAX_TABLES`] tables and [`MAX_BYTES`] bytes of text
 /// (a table larger than that stands alone). Every table is in exactly one group; groups are ordered by their

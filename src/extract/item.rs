@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ExtractError;
+use super::{ExtractError, describe};
 use crate::domain::catalog::{Catalog, Column, ForeignKey, Table};
 use crate::domain::item::ItemDraft;
 use crate::domain::message::Message;
@@ -183,10 +183,21 @@ impl Link {
     }
 }
 
+/// Names and columns of an end that its text shows; the facts made of the answer hold them all.
+const LABEL_BYTES: usize = 96;
+const LABEL_COLUMNS: usize = 4;
+
 fn end_text(table: &str, columns: &[String]) -> String {
+    let label = |name: &str| describe::cut(name, LABEL_BYTES);
     match columns {
-        [] => table.to_string(),
-        [one] => format!("{table}.{one}"),
-        many => format!("{table}({})", many.join(", ")),
+        [] => label(table),
+        [one] => format!("{}.{}", label(table), label(one)),
+        many => {
+            let mut shown: Vec<String> = many.iter().take(LABEL_COLUMNS).map(|name| label(name)).collect();
+            if many.len() > LABEL_COLUMNS {
+                shown.push("…".into());
+            }
+            format!("{}({})", label(table), shown.join(", "))
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod assemble;
 mod candidate;
 mod describe;
 mod group;
+mod guess;
 pub mod item;
 pub mod name;
 pub mod pipeline;

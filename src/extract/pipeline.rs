@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::assemble::Concepts;
 use super::item::{AttributeItem, ChatItem, ConceptItem, CustomItem, Item, Link, RelationshipItem};
 use super::{ExtractError, candidate, describe, group};
-use crate::domain::catalog::Catalog;
+use crate::domain::catalog::{Catalog, Table};
 use crate::domain::item::{ItemDraft, Outcome};
 use crate::domain::job::JobSpec;
 use crate::domain::task::{Stage, Task};
@@ -19,6 +19,12 @@ pub use super::assemble::assemble;
 pub const MAX_COLUMNS: usize = 10;
 /// Keys, and likely links, of one relationship item.
 pub const MAX_KEYS: usize = 6;
+
+/// Bytes of an item's own text and of its answer, estimated from above. A token is at least a byte, so that an
+/// item fits a context of 8,192 tokens beside the shared head even where a tokenizer knows none of its letters.
+pub const MAX_ITEM_BYTES: usize = 6_000;
+/// What one entry of an answer has beside its identifier: keys, names, a description.
+const ENTRY_BYTES: usize = 350;
 
 /// An item that has ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,7 +116,8 @@ pub fn next_stage(
 }
 
 fn concept_items(catalog: &Catalog) -> Vec<ItemDraft> {
-    let bytes: Vec<usize> = catalog.tables.iter().map(|t| describe::table(t).len()).collect();
+    let bytes: Vec<usize> =
+        catalog.tables.iter().map(|t| describe::table(t).len() + json_bytes(&t.name)).collect();
     let mut edges: Vec<(usize, usize)> =
         catalog.keys().iter().filter_map(|k| k.target.as_ref().map(|(to, _)| (k.table, *to))).collect();
     edges.extend(candidate::links(catalog).iter().flatten().map(|link| (link.from.0, link.to.0)));
@@ -140,16 +147,20 @@ fn relationship_items(catalog: &Catalog, concepts: &Concepts) -> Vec<ItemDraft> 
             items.extend(bundle.take(concepts));
         }
         for (key, to) in keys[at].drain(..) {
-            if bundle.keys.len() == MAX_KEYS {
+            let bytes = 2 * json_bytes(&RelationshipItem::key_text(catalog, key)) + ENTRY_BYTES;
+            if bundle.keys.len() == MAX_KEYS || bundle.bytes + bytes > MAX_ITEM_BYTES {
                 items.extend(bundle.take(concepts));
             }
+            bundle.bytes += bytes;
             bundle.keys.push(key);
             bundle.tables.extend([key.0, to]);
         }
         for link in links {
-            if bundle.links.len() == MAX_KEYS {
+            let bytes = 2 * json_bytes(&link.text(catalog)) + ENTRY_BYTES / 2;
+            if bundle.links.len() == MAX_KEYS || bundle.bytes + bytes > MAX_ITEM_BYTES {
                 items.extend(bundle.take(concepts));
             }
+            bundle.bytes += bytes;
             bundle.tables.extend([link.from.0, link.to.0]);
             bundle.links.push(link);
         }
@@ -163,6 +174,7 @@ struct Bundle {
     keys: Vec<(usize, usize)>,
     links: Vec<Link>,
     tables: Vec<usize>,
+    bytes: usize,
 }
 
 impl Bundle {
@@ -170,6 +182,7 @@ impl Bundle {
         if self.keys.is_empty() && self.links.is_empty() {
             return None;
         }
+        self.bytes = 0;
         let mut tables = std::mem::take(&mut self.tables);
         tables.sort_unstable();
         tables.dedup();
@@ -192,9 +205,28 @@ fn attribute_items(catalog: &Catalog, concepts: &Concepts) -> Vec<ItemDraft> {
         let parts = table.columns.len().div_ceil(MAX_COLUMNS);
         for part in 0..parts {
             let (from, to) = (table.columns.len() * part / parts, table.columns.len() * (part + 1) / parts);
-            let item = AttributeItem { table: at, from, to, concept: concept.to_string() };
-            items.push(Item::Attribute(item).into_draft());
+            for (from, to) in ranges(table, from, to) {
+                let item = AttributeItem { table: at, from, to, concept: concept.to_string() };
+                items.push(Item::Attribute(item).into_draft());
+            }
         }
     }
     items
+}
+
+/// The range, halved until each part is within [`MAX_ITEM_BYTES`] or a single column.
+fn ranges(table: &Table, from: usize, to: usize) -> Vec<(usize, usize)> {
+    let answer: usize = table.columns[from..to].iter().map(|c| ENTRY_BYTES + json_bytes(&c.name)).sum();
+    if to - from <= 1 || answer + describe::columns(table, from, to).len() <= MAX_ITEM_BYTES {
+        return vec![(from, to)];
+    }
+    let middle = from + (to - from) / 2;
+    let mut parts = ranges(table, from, middle);
+    parts.extend(ranges(table, middle, to));
+    parts
+}
+
+/// Bytes of a name as an answer holds it.
+fn json_bytes(name: &str) -> usize {
+    Value::from(name).to_string().len()
 }

@@ -7,9 +7,10 @@
 use serde_json::{Map, Value, json};
 
 use super::ExtractError;
+use super::guess;
 use super::item::{AttributeItem, ConceptItem, Item, Link, RelationshipItem};
-use super::name::{MAX_DESCRIPTION_BYTES, MAX_NAME_BYTES};
-use crate::domain::catalog::{Catalog, Table};
+use super::name::{self, MAX_DESCRIPTION_BYTES, MAX_NAME_BYTES};
+use crate::domain::catalog::{Catalog, Column, Table};
 use crate::domain::fact::{Cardinality, Kind, Meaning, Source};
 use crate::domain::item::ItemDraft;
 use crate::domain::job::JobSpec;
@@ -52,12 +53,36 @@ fn concept_answer(catalog: &Catalog, item: &ConceptItem) -> Value {
     let entries = item.tables.iter().map(|at| {
         object(vec![
             ("table", json!({"const": catalog.tables[*at].name})),
-            ("kind", one_of(Kind::ALL.iter().map(|k| k.as_str()))),
+            ("offered", json!({"const": offered_concept(catalog, *at)})),
             ("concept", string()),
+            ("kind", one_of(Kind::ALL.iter().map(|k| k.as_str()))),
             ("description", string()),
         ])
     });
     object(vec![("concepts", tuple(entries.collect()))])
+}
+
+/// What a model is offered for a table: forced into the answer right before the model's own words, where even a
+/// small one sees it.
+fn offered_concept(catalog: &Catalog, at: usize) -> String {
+    format!("{}, {}", name::concept_of_table(&catalog.tables[at].name), guess::kind(catalog, at).as_str())
+}
+
+fn offered_relationship(catalog: &Catalog, (table, key): (usize, usize)) -> String {
+    let key = &catalog.tables[table].foreign_keys[key];
+    guess::relationship(&key.columns, &key.ref_table)
+}
+
+fn offered_attribute(table: &Table, column: &Column) -> String {
+    format!("{}, {}", name::attribute_of_column(&column.name), guess::meaning(table, column).as_str())
+}
+
+/// The meanings that a column's declaration leaves open.
+fn meanings(table: &Table, column: &Column) -> Value {
+    match guess::stated_meaning(table, column) {
+        Some(stated) => json!({"const": stated.as_str()}),
+        None => one_of(Meaning::ALL.iter().map(|m| m.as_str())),
+    }
 }
 
 fn concept_result(catalog: &Catalog, item: &ConceptItem) -> Value {
@@ -65,8 +90,8 @@ fn concept_result(catalog: &Catalog, item: &ConceptItem) -> Value {
         object(vec![
             ("table", json!({"const": catalog.tables[*at].name})),
             ("kind", one_of(Kind::ALL.iter().map(|k| k.as_str()))),
-            ("concept", name()),
-            ("description", description()),
+            ("concept", name_text()),
+            ("description", description_text()),
         ])
     });
     object(vec![("concepts", tuple(entries.collect()))])
@@ -76,6 +101,7 @@ fn relationship_answer(catalog: &Catalog, item: &RelationshipItem) -> Value {
     let keys = item.keys.iter().map(|key| {
         object(vec![
             ("key", json!({"const": RelationshipItem::key_text(catalog, *key)})),
+            ("offered", json!({"const": offered_relationship(catalog, *key)})),
             ("name", string()),
             ("description", string()),
         ])
@@ -99,8 +125,8 @@ fn relationship_result(catalog: &Catalog, item: &RelationshipItem) -> Value {
     let entry =
         |from: usize, from_columns: Vec<String>, to: usize, to_columns: Vec<String>, source: Source| {
             object(vec![
-                ("name", name()),
-                ("description", description()),
+                ("name", name_text()),
+                ("description", description_text()),
                 ("from", json!({"const": concept(from)})),
                 ("to", json!({"const": concept(to)})),
                 ("cardinality", one_of(Cardinality::ALL.iter().map(|c| c.as_str()))),
@@ -143,8 +169,9 @@ fn attribute_answer(catalog: &Catalog, item: &AttributeItem) -> Value {
     let entries = table.columns[item.from..item.to].iter().map(|column| {
         object(vec![
             ("column", json!({"const": column.name})),
+            ("offered", json!({"const": offered_attribute(table, column)})),
             ("attribute", string()),
-            ("type", one_of(Meaning::ALL.iter().map(|m| m.as_str()))),
+            ("type", meanings(table, column)),
             ("description", string()),
         ])
     });
@@ -157,9 +184,9 @@ fn attribute_result(catalog: &Catalog, item: &AttributeItem) -> Value {
         let itself = std::slice::from_ref(&column.name);
         object(vec![
             ("concept", json!({"const": item.concept})),
-            ("name", name()),
-            ("type", one_of(Meaning::ALL.iter().map(|m| m.as_str()))),
-            ("description", description()),
+            ("name", name_text()),
+            ("type", meanings(table, column)),
+            ("description", description_text()),
             ("identifier", json!({"const": table.primary_key.contains(&column.name)})),
             ("required", json!({"const": table.is_required(itself)})),
             ("unique", json!({"const": table.is_unique(itself)})),
@@ -201,11 +228,11 @@ fn string() -> Value {
     json!({"type": "string"})
 }
 
-fn name() -> Value {
+fn name_text() -> Value {
     json!({"type": "string", "minLength": 1, "maxLength": MAX_NAME_BYTES})
 }
 
-fn description() -> Value {
+fn description_text() -> Value {
     json!({"type": "string", "maxLength": MAX_DESCRIPTION_BYTES})
 }
 

@@ -150,14 +150,38 @@ fn every_part_of_every_sample_is_answered_once() {
 fn hostile_and_large_schemas_are_answered_once() {
     check_complete(&catalogs::hostile(), 1);
     check_complete(&catalogs::large(), 2);
+    check_complete(&catalogs::long(), 2);
+    check_complete(&catalogs::sample("hostile"), 2);
     check_complete(&catalogs::names_only(), 3);
+}
+
+/// Bytes of prompt and answer at their largest: a token is at least a byte.
+#[test]
+fn items_fit_a_context_whatever_the_names_are() {
+    const CONTEXT: usize = 8_192;
+    for catalog in [catalogs::long(), catalogs::hostile(), catalogs::sample("hostile")] {
+        let (_, results) = run(Task::DataModel, &catalog, 1, |_| false);
+        assert!(!results.is_empty());
+        for result in results {
+            let prompt = prompt::prompt(&spec(Task::DataModel), Some(&catalog), &result.draft).unwrap();
+            let own = prompt.messages[1].content.len();
+            let forced = schema::max_answer_bytes(prompt.schema.as_ref().unwrap(), 0).unwrap();
+            // the head is plain English: some four bytes a token
+            let head = prompt.messages[0].content.len() / 3;
+            assert!(head + own + forced <= CONTEXT, "{:?}: {head} + {own} + {forced}", result.draft);
+        }
+    }
 }
 
 #[test]
 fn the_grammar_takes_every_schema_we_make() {
-    for catalog in
-        [catalogs::sample("shop"), catalogs::sample("legacy"), catalogs::hostile(), catalogs::names_only()]
-    {
+    for catalog in [
+        catalogs::sample("shop"),
+        catalogs::sample("hostile"),
+        catalogs::hostile(),
+        catalogs::long(),
+        catalogs::names_only(),
+    ] {
         let (_, results) = run(Task::DataModel, &catalog, 1, |_| false);
         for result in results {
             let schema =

@@ -35,6 +35,10 @@ impl SourceError {
     }
 }
 
+/// Longest name of a table or column, in bytes. Databases allow 64 to 300 characters; an item has to hold
+/// a name twice within a model's context.
+pub const MAX_IDENTIFIER_BYTES: usize = 512;
+
 /// Refuses names that are empty or stand twice, and keys over columns that their own table lacks.
 pub fn checked(catalog: Catalog) -> Result<Catalog, SourceError> {
     let mut names = HashSet::new();
@@ -43,6 +47,14 @@ pub fn checked(catalog: Catalog) -> Result<Catalog, SourceError> {
             |message: String| SourceError::new(1, 1, format!("table {} ({}): {message}", at + 1, table.name));
         if table.name.trim().is_empty() {
             return Err(wrong("the name is empty".into()));
+        }
+        let too_long = |name: &str| name.len() > MAX_IDENTIFIER_BYTES;
+        if too_long(&table.name) || table.columns.iter().any(|column| too_long(&column.name)) {
+            return Err(SourceError::new(
+                1,
+                1,
+                format!("table {}: a name is longer than {MAX_IDENTIFIER_BYTES} bytes", at + 1),
+            ));
         }
         if !names.insert(&table.name) {
             return Err(wrong("the name is defined twice".into()));
