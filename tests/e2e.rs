@@ -5,6 +5,9 @@
 mod postgres;
 mod support;
 
+#[path = "pure/catalogs.rs"]
+#[allow(dead_code)]
+mod catalogs;
 #[path = "e2e/server.rs"]
 mod server;
 
@@ -22,3 +25,5 @@ mod crash;
 mod gate;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/valid.rs"]
+mod valid;
