@@ -75,6 +75,7 @@ fn stream_query(args: &SubmitArguments) -> Result<StreamQuery> {
         class: Some(class(args)),
         expires_in_s: args.expires_in,
         max_tokens: args.max_tokens,
+        max_string_bytes: None,
         temperature: args.temperature,
         top_p: None,
         top_k: None,
