@@ -120,6 +120,42 @@ fn block_products_agree_with_dequantised_weights() {
     }
 }
 
+/// Random blocks of every format, read as llama.cpp's own Python reads them (`tests/golden/make_ggml.py`).
+#[test]
+fn blocks_hold_the_values_that_ggml_reads_in_them() {
+    use GgmlDType::*;
+    let mut threads = Threads::new(1).unwrap();
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/ggml.safetensors");
+    let bytes = std::fs::read(file).unwrap();
+    let golden = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let (n, k) = (2, 512);
+    let kinds = [
+        ("Q4_0", Q4_0),
+        ("Q4_1", Q4_1),
+        ("Q5_0", Q5_0),
+        ("Q5_1", Q5_1),
+        ("Q8_0", Q8_0),
+        ("Q4_K", Q4K),
+        ("Q5_K", Q5K),
+        ("Q6_K", Q6K),
+        ("Q2_K", Q2K),
+        ("Q3_K", Q3K),
+    ];
+    for (name, ggml) in kinds {
+        let raw = golden.tensor(&format!("{name}.raw")).unwrap();
+        let values = golden.tensor(&format!("{name}.values")).unwrap();
+        let values: Vec<f32> =
+            values.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+        let packed =
+            Packed::pack(DType::Quantised(ggml), raw.data(), n, k, &|row| row, &mut threads).unwrap();
+        let mut seen = vec![0.0; n * k];
+        (0..n).for_each(|row| packed.unpack_row(row, &mut seen[row * k..(row + 1) * k]));
+        // what has no exact kind is rounded to 8 bits when packed
+        let tolerance = if ggml::kind(ggml).is_some() { 1e-6 } else { 5e-3 };
+        near(&seen, &values, tolerance, name);
+    }
+}
+
 #[test]
 fn row_operations_agree_with_their_twins() {
     for n in [16, 48, 576] {

@@ -15,5 +15,7 @@ mod fetch;
 mod machine;
 #[path = "models/manager.rs"]
 mod manager;
+#[path = "models/templates.rs"]
+mod templates;
 #[path = "models/text.rs"]
 mod text;

@@ -9,6 +9,8 @@ mod golden;
 mod harness;
 #[path = "nn/merged.rs"]
 mod merged;
+#[path = "nn/peer.rs"]
+mod peer;
 #[path = "nn/random.rs"]
 mod random;
 #[path = "nn/real.rs"]

@@ -15,7 +15,12 @@ use crate::domain::message::{Message, Role};
 
 /// Interpreter steps of one rendering.
 const FUEL: u64 = 5_000_000;
-/// Used where a checkpoint brings none.
+/// Used where a checkpoint brings no template: Gemma's format where its tokenizer has the tokens for it.
+const TURNS: &str = "{{ bos_token }}{% for message in messages %}{% if message.role == 'system' %}\
+    {{ raise_exception('no system role') }}{% endif %}{{ '<start_of_turn>' + \
+    ('model' if message.role == 'assistant' else message.role) + '\\n' + message.content + \
+    '<end_of_turn>\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}";
+/// Else this one.
 const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + \
     '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
@@ -35,6 +40,16 @@ pub struct ChatTemplate {
     source: Source,
 }
 
+impl Source {
+    /// The template, or the one that goes best with the tokenizer's control tokens.
+    pub fn or_fallback(mut self, tokenizer: &Tokenizer) -> Self {
+        if self.template.is_none() && tokenizer.control_id("<start_of_turn>").is_some() {
+            self.template = Some(TURNS.into());
+        }
+        self
+    }
+}
+
 impl ChatTemplate {
     pub fn new(source: Source, clock: Clock) -> Result<Self, ModelError> {
         let mut environment = Environment::new();
@@ -52,8 +67,14 @@ impl ChatTemplate {
         });
         environment
             .add_function("strftime_now", move |format: String| clock.now().format(&format).to_string());
-        let text = source.template.clone().unwrap_or_else(|| CHATML.to_string());
-        environment.add_template_owned("chat", text).map_err(|cause| failed(&source.origin, &cause))?;
+        // as in Jinja: nothing is not iterable, a text is
+        environment.add_test("iterable", |value: &Value| {
+            !value.is_none() && (value.as_str().is_some() || value.try_iter().is_ok())
+        });
+        let text = source.template.as_deref().unwrap_or(CHATML);
+        environment
+            .add_template_owned("chat", plain_blocks(text))
+            .map_err(|cause| failed(&source.origin, &cause))?;
         Ok(Self { environment, source })
     }
 
@@ -78,7 +99,8 @@ impl ChatTemplate {
         tokenizer.encode_template(&text, Some(guard))
     }
 
-    fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
+    /// Text of the conversation, ended so that the assistant's answer follows; `messages` as they are.
+    pub fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| context! { role => role_word(message.role), content => message.content.as_str() })
@@ -108,6 +130,23 @@ impl ChatTemplate {
                 cause: "the messages hold every noncharacter from U+FDD0 to U+FDEF".into(),
             })
     }
+}
+
+/// The template with `{% generation %}` blocks, by which the reference marks what a model said, as plain ones.
+fn plain_blocks(template: &str) -> String {
+    let mut out = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, tag)) = rest.split_once("{%") {
+        let Some((tag, after)) = tag.split_once("%}") else { break };
+        let plain = match tag.trim_matches(['-', '+', ' ', '\t', '\n']) {
+            "generation" => &tag.replace("generation", "if true"),
+            "endgeneration" => &tag.replace("endgeneration", "endif"),
+            _ => tag,
+        };
+        out.extend([before, "{%", plain, "%}"]);
+        rest = after;
+    }
+    out + rest
 }
 
 /// Puts the guard after the first character of everything that spells a control token.

@@ -23,3 +23,4 @@ pub mod served;
 pub mod source;
 pub mod texts;
 pub mod tokenizer;
+mod vocabulary;

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::chat::{self, ChatTemplate};
 use super::error::ModelError;
-use super::tokenizer::{self, Tokenizer};
+use super::tokenizer::Tokenizer;
+use super::vocabulary;
 use crate::clock::Clock;
 use crate::nn::weights::checkpoint::Checkpoint;
 
@@ -24,7 +25,7 @@ pub fn read(checkpoint: &Checkpoint, path: &Path, clock: Clock) -> Result<Texts,
     let (tokenizer, source) = match checkpoint.gguf() {
         Some(content) => {
             for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"] {
-                stops.extend(tokenizer::id_of(content, key));
+                stops.extend(vocabulary::id_of(content, key));
             }
             let built = Tokenizer::from_gguf(content, path, config.vocab, &stops);
             let beside = dir.join("tokenizer.json");
@@ -35,11 +36,11 @@ pub fn read(checkpoint: &Checkpoint, path: &Path, clock: Clock) -> Result<Texts,
             };
             let tokens = content.metadata.get("tokenizer.ggml.tokens").and_then(|value| value.to_vec().ok());
             let text = |key: &str| {
-                let id = tokenizer::id_of(content, key)? as usize;
+                let id = vocabulary::id_of(content, key)? as usize;
                 Some(tokens?.get(id)?.to_string().ok()?.clone())
             };
             let source = chat::Source {
-                template: tokenizer::text_of(content, "tokenizer.chat_template").map(str::to_string),
+                template: vocabulary::text_of(content, "tokenizer.chat_template").map(str::to_string),
                 origin: path.display().to_string(),
                 bos_token: text("tokenizer.ggml.bos_token_id").unwrap_or_default(),
                 eos_token: text("tokenizer.ggml.eos_token_id").unwrap_or_default(),
@@ -52,7 +53,8 @@ pub fn read(checkpoint: &Checkpoint, path: &Path, clock: Clock) -> Result<Texts,
             (tokenizer, directory_template(dir)?)
         }
     };
-    Ok(Texts { tokenizer, template: ChatTemplate::new(source, clock)? })
+    let template = ChatTemplate::new(source.or_fallback(&tokenizer), clock)?;
+    Ok(Texts { tokenizer, template })
 }
 
 fn generation_stops(file: &Path) -> Result<Vec<u32>, ModelError> {
