@@ -3,6 +3,8 @@
 //! Invariants: at most one base per key is in memory or on its way; a base lives exactly as long as models
 //! hold leases on it; the last lease's end closes the engine, and only then is the place free again. Bytes
 //! are booked before they are allocated, by one plan at a time: two loads cannot both get the same memory.
+//! A load that has booked nothing holds nothing: whoever gives it up, in the middle of a download, does not
+//! wait for its thread, which ends at its next byte.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -54,6 +56,8 @@ struct Holders {
     plan: Option<MemoryPlan>,
     models: Vec<Holder>,
     is_closing: bool,
+    /// Memory has been booked, and is being filled.
+    is_reading: bool,
 }
 
 /// A model that holds a lease.
@@ -100,6 +104,14 @@ pub struct Report {
 impl Report {
     pub fn progress(&self, progress: LoadProgress) {
         self.slot.phase.send_replace(Phase::Loading(progress));
+    }
+
+    /// Unwinds the load's thread if nobody waits for it any more: the way out of code that knows no other.
+    pub fn go_on(&self) {
+        if self.is_given_up() {
+            // past the hook that prints
+            std::panic::resume_unwind(Box::new("the load was given up"));
+        }
     }
 
     /// Nobody waits for this load any more.
@@ -153,7 +165,7 @@ impl Bases {
     }
 
     /// Plans a base on the device as it is, and books it together with the adapter of the model that loads
-    /// it. A plan that does not fit is an error and books nothing.
+    /// it. A plan that does not fit is an error and books nothing, and so is one that nobody waits for any more.
     pub fn book(
         &self,
         report: &Report,
@@ -165,9 +177,13 @@ impl Bases {
         if !plan.fits() {
             return Err(ModelError::InsufficientMemory { plan: Box::new(plan) });
         }
+        let mut holders = lock(&report.slot.holders);
+        if holders.is_closing {
+            return Err(ModelError::Cancelled);
+        }
+        holders.is_reading = true;
         let base_bytes = plan.needed_bytes() - plan.reserve_bytes - plan.adapter_bytes;
         report.slot.planned_bytes.store(base_bytes, Ordering::SeqCst);
-        let mut holders = lock(&report.slot.holders);
         holders.plan = Some(plan.clone());
         if let Some(holder) = holders.find(holder) {
             holder.adapter_bytes = plan.adapter_bytes;
@@ -280,7 +296,13 @@ fn start(slot: Arc<Slot>, bases: Bases, order: loader::Order) {
                 Phase::Failed(Arc::new(cause))
             }
         };
-        report.slot.phase.send_replace(phase);
+        report.slot.phase.send_if_modified(|seen| {
+            let is_awaited = !matches!(seen, Phase::Gone);
+            if is_awaited {
+                *seen = phase;
+            }
+            is_awaited
+        });
     };
     if let Err(source) = std::thread::Builder::new().name("model-load".into()).spawn(run) {
         let cause = ModelError::Io { path: "a thread for the load".into(), source };
@@ -330,22 +352,26 @@ impl Lease {
     /// Gives the lease back. The last one waits until the engine's memory is free; a load under way is
     /// given up first.
     pub async fn release(self) {
-        {
+        let is_reading = {
             let mut holders = lock(&self.slot.holders);
             holders.models.retain(|holder| holder.name != self.holder);
             if !holders.models.is_empty() {
                 return;
             }
             holders.is_closing = true;
-        }
-        self.slot.is_given_up.store(true, Ordering::SeqCst);
-        let mut phase = self.slot.phase.subscribe();
-        let engine = match phase.wait_for(|phase| !matches!(phase, Phase::Loading(_))).await.as_deref() {
-            Ok(Phase::Loaded(base)) => Some(base.engine.clone()),
-            _ => None,
+            holders.is_reading
         };
-        if let Some(engine) = engine {
-            engine.close().await;
+        self.slot.is_given_up.store(true, Ordering::SeqCst);
+        if is_reading {
+            let mut phase = self.slot.phase.subscribe();
+            let has_ended = |phase: &Phase| !matches!(phase, Phase::Loading(_));
+            let engine = match phase.wait_for(has_ended).await.as_deref() {
+                Ok(Phase::Loaded(base)) => Some(base.engine.clone()),
+                _ => None,
+            };
+            if let Some(engine) = engine {
+                engine.close().await;
+            }
         }
         // the place is free before anyone who waits for it looks
         self.bases.forget(&self.key, &self.slot);

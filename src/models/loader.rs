@@ -36,8 +36,9 @@ pub struct Order {
 
 /// Loads the base of an order: fetch, plan, read, start the engine.
 pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, ModelError> {
-    let _turn = turn(order, report)?;
     let path = fetch(order, report)?;
+    // after the download, which may stall: it must not keep others from reading
+    let _turn = turn(order, report)?;
     let checkpoint = Checkpoint::open(&path)?;
     let (footprint, wish) = (inspect::footprint(&checkpoint, order), inspect::wish(order));
     let plan = bases.book(report, &order.model.name, |device| budget::plan(&footprint, device, &wish))?;
@@ -54,6 +55,7 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
     let mut meter = Meter::new(LoadStage::Read, checkpoint.load_bytes(), Instant::now());
     report.progress(meter.reading(Instant::now()));
     let model = Model::load(&checkpoint, &options, &mut |bytes| {
+        report.go_on();
         meter.add(bytes);
         if let Some(progress) = meter.due(Instant::now()) {
             report.progress(progress);
@@ -94,6 +96,7 @@ fn fetch(order: &Order, report: &Report) -> Result<PathBuf, ModelError> {
         Source::Local(path) => Ok(path),
         Source::Hub { repo, revision } => {
             let mut on_progress = |meter: &mut Meter| {
+                report.go_on();
                 if let Some(progress) = meter.due(Instant::now()) {
                     report.progress(progress);
                 }

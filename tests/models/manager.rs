@@ -408,6 +408,36 @@ async fn an_adapter_from_the_hub_shows_its_bytes_and_can_be_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_that_stalls_holds_up_nobody_and_can_be_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = tiny::tiny_model(dir.path().join("base"), Arch::Llama, 1);
+    let files = tiny::tiny_model(dir.path().join("files"), Arch::Llama, 2);
+    let hub = HubStandIn::start(&[("tiny/model", files)], None);
+    hub.hold();
+    let mut settings = settings(dir.path());
+    settings.hub.endpoint = Some(hub.endpoint.clone());
+    settings.loading.max_parallel = 1;
+    let local = Model { load_at_start: false, ..model("local", &path) };
+    let manager = start(vec![Model::new("remote", "tiny/model"), local], &settings);
+    let mut watch = manager.watch("remote").unwrap();
+    let downloads = |status: &ModelStatus| {
+        matches!(status, ModelStatus::Loading { progress, .. }
+            if progress.stage == LoadStage::Download && progress.bytes_total > 0)
+    };
+    ::tokio::time::timeout(LONG, watch.wait_for(downloads)).await.unwrap().unwrap();
+    assert_eq!(manager.booked_bytes(), 0, "nothing is booked before the files are here");
+    manager.load("local").await.unwrap();
+    manager.wait_for_model("local", LONG).await.unwrap();
+    ::tokio::time::timeout(LONG, manager.unload("remote")).await.unwrap().unwrap();
+    assert_eq!(manager.get_status("remote").unwrap(), ModelStatus::NotLoaded);
+    hub.release();
+    manager.load("remote").await.unwrap();
+    manager.wait_for_ready("remote").await;
+    answer(&manager.get_model("remote").unwrap(), "Here at last?").await;
+    manager.unload_all_models().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unload_waits_for_users_within_its_grace() {
     let dir = tempfile::tempdir().unwrap();
     let path = tiny::tiny_model(dir.path().join("base"), Arch::Llama, 1);
