@@ -34,7 +34,14 @@ async fn measure(waiting: usize) {
     let store = postgres::fresh_store(256).await;
     let submit = submit(&store, waiting).await;
     let worker = WorkerId::new();
-    let request = ClaimRequest { worker, model: "concept", budget: 256, lease_ms: 60_000, suspect_deaths: 2 };
+    let request = ClaimRequest {
+        worker,
+        model: "concept",
+        budget: 256,
+        lease_ms: 60_000,
+        suspect_deaths: 2,
+        besides: &[],
+    };
     let (mut latencies, mut items, mut reading) = (Vec::new(), 0, Duration::ZERO);
     for _ in 0..CLAIMS {
         let began = Instant::now();
@@ -70,6 +77,7 @@ async fn submit(store: &Store, items: usize) -> Duration {
         },
         catalog: None,
         class: Class::Normal,
+        weight: Default::default(),
         idempotency_key: None,
         request_hash: None,
         expires_at: None,

@@ -10,12 +10,16 @@ mod support {
 
 #[path = "api/client.rs"]
 mod client;
+#[path = "api/connections.rs"]
+mod connections;
 #[path = "api/document.rs"]
 mod document;
 #[path = "api/errors.rs"]
 mod errors;
 #[path = "api/events.rs"]
 mod events;
+#[path = "api/follow.rs"]
+mod follow;
 #[path = "api/harness.rs"]
 mod harness;
 #[path = "api/models.rs"]

@@ -21,9 +21,15 @@ mod cli_setup;
 mod cli_sources;
 #[path = "e2e/crash.rs"]
 mod crash;
+#[path = "e2e/fair.rs"]
+mod fair;
 #[path = "e2e/gate.rs"]
 mod gate;
+#[path = "e2e/large.rs"]
+mod large;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/outage.rs"]
+mod outage;
 #[path = "e2e/valid.rs"]
 mod valid;

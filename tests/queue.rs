@@ -8,6 +8,10 @@ pub use postgres::new_job;
 
 #[path = "queue/fence.rs"]
 mod fence;
+#[path = "queue/rate.rs"]
+mod rate;
+#[path = "queue/share.rs"]
+mod share;
 #[path = "queue/work.rs"]
 mod work;
 
@@ -36,7 +40,8 @@ pub fn succeeded(seq: Seq) -> NewResult {
 }
 
 pub async fn claim(store: &Store, worker: WorkerId, budget: i32) -> Vec<Claim> {
-    let request = ClaimRequest { worker, model: "concept", budget, lease_ms: 60_000, suspect_deaths: 2 };
+    let request =
+        ClaimRequest { worker, model: "concept", budget, lease_ms: 60_000, suspect_deaths: 2, besides: &[] };
     store.claim(&request).await.unwrap()
 }
 

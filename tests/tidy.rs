@@ -23,11 +23,13 @@ const ROWS: [&[&str]; 9] = [
 ];
 
 /// Crate → prefixes of the files that may name it.
-const HOMES: [(&str, &[&str]); 15] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("sqlx", &["store/"]),
     ("apalis", &["queue/"]),
     ("apalis_core", &["queue/"]),
     ("axum", &["api/"]),
+    ("hyper", &["api/serve.rs"]),
+    ("hyper_util", &["api/serve.rs"]),
     ("tower_http", &["api/"]),
     ("utoipa", &["api/", "wire/"]),
     ("candle_core", &["nn/", "engine/executor/", "models/"]),

@@ -21,8 +21,10 @@ mod models;
 mod pages;
 mod problem;
 mod routes;
+mod serve;
 mod state;
 mod validate;
 
-pub use routes::{document, router, serve};
+pub use routes::{document, router};
+pub use serve::serve;
 pub use state::{Parts, SchemaCheck, SchemaIssue, State};

@@ -4,7 +4,6 @@ use std::sync::OnceLock;
 
 use axum::Router;
 use axum::middleware;
-use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::{Components, RefOr};
@@ -59,14 +58,6 @@ pub fn router(state: State) -> Router {
         .layer(CatchPanicLayer::custom(layers::on_panic))
         .layer(middleware::from_fn(layers::observe))
         .with_state(state)
-}
-
-/// Serves until a stop is asked for; then open requests finish, streams end, and it returns.
-pub async fn serve(listener: TcpListener, state: State) -> std::io::Result<()> {
-    let shutdown = state.shutdown.clone();
-    axum::serve(listener, router(state))
-        .with_graceful_shutdown(async move { shutdown.requested().await })
-        .await
 }
 
 /// The OpenAPI document of [`router`].

@@ -7,7 +7,7 @@ use super::problem::ApiError;
 use super::state::SchemaIssue;
 use crate::config::settings::Limits;
 use crate::domain::code::Code;
-use crate::domain::job::{Class, JobSpec};
+use crate::domain::job::{Class, JobSpec, Weight};
 use crate::domain::task::Task;
 use crate::wire::submit::{Generation, JobRequest, StreamQuery};
 
@@ -28,13 +28,15 @@ pub struct Rules<'a> {
 pub struct Options {
     pub spec: JobSpec,
     pub class: Class,
+    pub weight: Weight,
     pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl Options {
     /// Of a JSON submission; its inputs are looked at elsewhere.
     pub fn of_request(request: &JobRequest, rules: &Rules) -> Result<Self, ApiError> {
-        let JobRequest { task, model, schema, instructions, generation, class, expires_in_s, .. } = request;
+        let JobRequest { task, model, schema, instructions, generation, class, weight, expires_in_s, .. } =
+            request;
         check_fields(*task, schema.as_ref(), instructions.as_deref(), rules)?;
         check_generation(generation)?;
         let spec = JobSpec {
@@ -45,7 +47,8 @@ impl Options {
             generation: generation.clone().into(),
         };
         check_models(&spec, rules)?;
-        Ok(Self { spec, class: *class, expires_at: expiry(*expires_in_s, rules.now)? })
+        let weight = weight_of(*weight)?;
+        Ok(Self { spec, class: *class, weight, expires_at: expiry(*expires_in_s, rules.now)? })
     }
 
     /// The items a job of this class may have.
@@ -87,6 +90,7 @@ pub fn request_of_query(query: StreamQuery) -> Result<JobRequest, ApiError> {
             seed: query.seed,
         },
         class: query.class.unwrap_or_default(),
+        weight: query.weight,
         expires_in_s: query.expires_in_s,
         inputs: None,
         source: None,
@@ -162,6 +166,14 @@ fn check_generation(generation: &Generation) -> Result<(), ApiError> {
     Ok(())
 }
 
+fn weight_of(percent: Option<i16>) -> Result<Weight, ApiError> {
+    let Some(percent) = percent else { return Ok(Weight::default()) };
+    Weight::new(percent).ok_or_else(|| {
+        let (min, max) = (Weight::RANGE.start(), Weight::RANGE.end());
+        ApiError::new(Code::InvalidRequest, format!("weight must be from {min} to {max}")).pointer("/weight")
+    })
+}
+
 fn expiry(expires_in_s: Option<u64>, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, ApiError> {
     match expires_in_s {
         None => Ok(None),
@@ -220,6 +232,7 @@ mod tests {
         refused(json!({"task": "concept", "model": "none"}), Code::UnknownModel, "/model");
         refused(json!({"task": "custom", "schema": {"not": {}}}), Code::InvalidSchema, "/schema/not");
         refused(json!({"task": "custom", "schema": {"title": "x".repeat(200)}}), Code::TooLarge, "/schema");
+        refused(json!({"task": "concept", "weight": 0}), Code::InvalidRequest, "/weight");
         refused(json!({"task": "concept", "expires_in_s": 0}), Code::InvalidRequest, "/expires_in_s");
         for (field, value) in [
             ("max_tokens", json!(0)),

@@ -7,7 +7,7 @@
 mod signals;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -32,13 +32,15 @@ use crate::worker;
 const REPLICA_EVERY: Duration = Duration::from_secs(5);
 /// Replicas that were silent for this long are forgotten.
 const REPLICA_MAX_AGE_MS: u64 = 60_000;
+/// How often the private cluster's server is looked at.
+const PRIVATE_EVERY: Duration = Duration::from_secs(1);
 /// A database of one's own is waited for this long at the start.
 const DATABASE_WAIT: Duration = Duration::from_secs(60);
 
 /// The database, and the private cluster under it if there is one.
 pub struct Database {
     pub store: Store,
-    private: Option<PrivatePostgres>,
+    private: Option<Arc<Mutex<PrivatePostgres>>>,
 }
 
 impl Database {
@@ -67,7 +69,7 @@ impl Database {
                 let (dir, database) = (settings.data_dir.clone(), settings.database.clone());
                 let private =
                     tokio::task::spawn_blocking(move || PrivatePostgres::start(&dir, &database)).await??;
-                (private.address(), Some(private))
+                (private.address(), Some(Arc::new(Mutex::new(private))))
             }
         };
         let store = connect(&address, settings, patience).await?;
@@ -86,8 +88,33 @@ impl Database {
     pub async fn close(self) {
         self.store.close().await;
         if let Some(private) = self.private {
-            let _ = tokio::task::spawn_blocking(move || private.stop()).await;
+            let stop = move || private.lock().unwrap_or_else(PoisonError::into_inner).stop();
+            let _ = tokio::task::spawn_blocking(stop).await;
         }
+    }
+
+    /// Keeps the private cluster's server running: nobody else would start it again.
+    fn watch(&self, shutdown: &Shutdown) {
+        let Some(private) = self.private.clone() else { return };
+        let stop = shutdown.clone();
+        shutdown.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(PRIVATE_EVERY) => {}
+                    () = stop.requested() => return,
+                }
+                let private = private.clone();
+                let look = move || private.lock().unwrap_or_else(PoisonError::into_inner).revive();
+                match tokio::task::spawn_blocking(look).await {
+                    Ok(Ok(false)) => {}
+                    Ok(Ok(true)) => tracing::warn!("the private PostgreSQL had ended and was started again"),
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "the private PostgreSQL cannot be started again")
+                    }
+                    Err(error) => tracing::error!(%error, "the look at the private PostgreSQL failed"),
+                }
+            }
+        });
     }
 }
 
@@ -142,6 +169,7 @@ impl Server {
                 return Err(error);
             }
         };
+        database.watch(&shutdown);
         let store = database.store.clone();
         let worker_id = WorkerId::new();
         let (queue, stages) =

@@ -179,6 +179,9 @@ pub struct SubmitArguments {
     pub seed: Option<u64>,
     #[arg(long, value_enum)]
     pub class: Option<ClassArgument>,
+    /// Share among jobs of the same class, in percent of an ordinary job's (1 to 1000)
+    #[arg(long, value_name = "PERCENT")]
+    pub weight: Option<i16>,
     /// Submitting again with the same key and body gives the same job
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,

@@ -138,6 +138,7 @@ fn workload(args: &BenchArguments) -> JobRequest {
         instructions,
         generation: Generation::default(),
         class: Class::Normal,
+        weight: None,
         expires_in_s: None,
         inputs: None,
         source: Some(source),

@@ -73,6 +73,7 @@ fn stream_query(args: &SubmitArguments) -> Result<StreamQuery> {
         schema: schema.map(|schema| schema.to_string()),
         instructions: args.instructions.clone(),
         class: Some(class(args)),
+        weight: args.weight,
         expires_in_s: args.expires_in,
         max_tokens: args.max_tokens,
         max_string_bytes: None,
@@ -108,6 +109,7 @@ pub async fn request(args: &SubmitArguments) -> Result<JobRequest> {
             ..Generation::default()
         },
         class: class(args),
+        weight: args.weight,
         expires_in_s: args.expires_in,
         inputs: None,
         source: Some(Source {

@@ -25,8 +25,12 @@ pub struct Settings {
 #[serde(deny_unknown_fields, default)]
 pub struct Http {
     pub listen: SocketAddr,
-    /// Time a client has to send its request head, and a handler to answer (streams excepted).
+    /// Time a handler has to begin its answer, and longest silence of a client that sends a body.
     pub request_timeout_ms: u64,
+    /// Time a client has to send a whole request head; also how long an idle connection is kept.
+    pub request_head_timeout_ms: u64,
+    /// Connections that are open at once; further clients wait to be accepted.
+    pub max_connections: usize,
     /// Running requests and items get this long after a stop was asked for.
     pub shutdown_grace_ms: u64,
     /// How often an event or result stream looks for something new.
@@ -50,6 +54,9 @@ pub struct Database {
     pub postgres_user: Option<String>,
     pub max_connections: u32,
     pub acquire_timeout_ms: u64,
+    /// The server ends a transaction of a process that says nothing for so long: it is frozen or cut off, and
+    /// others wait for its locks. Submissions, which wait for their client, are excepted.
+    pub idle_in_transaction_ms: u64,
     /// Durability of the private cluster; off only in tests.
     pub fsync: bool,
 }
@@ -74,6 +81,9 @@ pub struct Queue {
     pub poll_ms: u64,
     /// How often finished items of a running bundle are committed.
     pub flush_ms: u64,
+    /// Items of one process that are in an engine, or have ended and are not committed yet. While the
+    /// database is away, results are kept up to here; then no further item begins and nothing is claimed.
+    pub max_buffered_results: u32,
     /// Claims a chunk may lose with its worker before it is split, and a single item before it is poison.
     pub max_worker_deaths: u16,
     /// Tries of an item that failed in a way that may pass.
@@ -238,6 +248,8 @@ impl Default for Http {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             request_timeout_ms: 30_000,
+            request_head_timeout_ms: 30_000,
+            max_connections: 1_024,
             shutdown_grace_ms: 30_000,
             stream_poll_ms: 500,
             heartbeat_ms: 15_000,
@@ -255,6 +267,7 @@ impl Default for Database {
             postgres_user: None,
             max_connections: 16,
             acquire_timeout_ms: 10_000,
+            idle_in_transaction_ms: 10_000,
             fsync: true,
         }
     }
@@ -273,6 +286,7 @@ impl Default for Queue {
             rescue_ms: 2_000,
             poll_ms: 500,
             flush_ms: 1_000,
+            max_buffered_results: 10_000,
             max_worker_deaths: 3,
             max_attempts: 5,
         }

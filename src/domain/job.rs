@@ -73,6 +73,30 @@ pub enum Class {
     Interactive = 2,
 }
 
+/// Share of a job among the jobs of its class, in percent of an ordinary one's: of two that wait for the same
+/// model, one of 200 is served twice as fast as one of 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Weight(i16);
+
+impl Weight {
+    pub const RANGE: std::ops::RangeInclusive<i16> = 1..=1000;
+
+    /// `None` outside [`Weight::RANGE`].
+    pub fn new(percent: i16) -> Option<Self> {
+        Self::RANGE.contains(&percent).then_some(Self(percent))
+    }
+
+    pub fn percent(self) -> i16 {
+        self.0
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self(100)
+    }
+}
+
 /// Where a job stands. `queued → running → completed`, or `cancelled` or `failed` from either of the first two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,4 +1,8 @@
 //! The apalis backend: the gate, the claim, and the sleep between two looks.
+//!
+//! A claim is some seconds of work, and `bundles_in_hand` of them are kept. A job that comes in then would
+//! wait for one of them to end, although its turn has come; so there is room for one more, small bundle, which
+//! takes only what is first in line and of no job that is in hand: an express claim.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,7 +24,7 @@ use tower::layer::util::Identity;
 
 use super::bundle::{Bundle, Desk};
 use super::pace;
-use crate::domain::id::WorkerId;
+use crate::domain::id::{JobId, WorkerId};
 use crate::domain::lease::Claim;
 use crate::domain::model::ModelStatus;
 use crate::store::claim::ClaimRequest;
@@ -115,10 +119,25 @@ impl ChunkBackend {
     }
 
     fn start_claim(&mut self) {
-        let budget = pace::budget(self.desk.pace().items_per_s(), &self.desk.queue);
+        let (items_per_s, running) = {
+            let pace = self.desk.pace();
+            (pace.items_per_s(), pace.running())
+        };
+        let helping = if running < self.desk.queue.bundles_in_hand {
+            Helping { budget: pace::budget(items_per_s, &self.desk.queue), besides: Vec::new() }
+        } else {
+            Helping { budget: pace::budget(None, &self.desk.queue), besides: self.desk.hands.jobs() }
+        };
         let (desk, worker, model) = (self.desk.clone(), self.worker, self.model.clone());
-        self.claim = Some(Box::pin(claim(desk, worker, model, self.gate_now.clone(), budget)));
+        self.claim = Some(Box::pin(claim(desk, worker, model, self.gate_now.clone(), helping)));
     }
+}
+
+/// What a claim may take.
+struct Helping {
+    budget: i32,
+    /// Of an express claim: the jobs in hand.
+    besides: Vec<JobId>,
 }
 
 /// One claim with its items. A database that is away is an empty look.
@@ -127,14 +146,19 @@ async fn claim(
     worker: WorkerId,
     model: Arc<str>,
     gate: tokio::sync::watch::Receiver<ModelStatus>,
-    budget: i32,
+    helping: Helping,
 ) -> Option<Bundle> {
+    if desk.places.available_permits() == 0 {
+        // results wait for the database; more work would only wait with them
+        return None;
+    }
     let request = ClaimRequest {
         worker,
         model: &model,
-        budget,
+        budget: helping.budget,
         lease_ms: desk.queue.lease_ms,
         suspect_deaths: suspect_deaths(desk.queue.max_worker_deaths),
+        besides: &helping.besides,
     };
     let claims = match desk.store.claim(&request).await {
         Ok(claims) if claims.is_empty() => return None,

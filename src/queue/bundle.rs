@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::hands::Hands;
@@ -21,7 +21,7 @@ use crate::store::{Store, StoreError};
 
 /// First pause after a write that found no database; doubles up to [`MAX_PAUSE`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Claims handed out together: one helping of work for the engine.
 #[derive(Debug)]
@@ -40,6 +40,16 @@ pub struct Held {
     pub lost: CancellationToken,
 }
 
+/// Room for the result of one item that runs, or of several that have ended and are not committed yet.
+#[derive(Debug)]
+pub struct Place(OwnedSemaphorePermit);
+
+impl Place {
+    pub fn join(&mut self, other: Place) {
+        self.0.merge(other.0);
+    }
+}
+
 /// What a bundle needs of its worker.
 #[derive(Clone, Debug)]
 pub(super) struct Desk {
@@ -47,6 +57,8 @@ pub(super) struct Desk {
     pub hands: Hands,
     pub pace: Arc<Mutex<Pace>>,
     pub stages: mpsc::UnboundedSender<StageDone>,
+    /// Of the process: results that may be on their way at once.
+    pub places: Arc<Semaphore>,
     pub shutdown: Shutdown,
     pub queue: settings::Queue,
 }
@@ -74,6 +86,12 @@ impl Bundle {
 
     pub fn n_items(&self) -> usize {
         self.chunks.iter().map(|held| held.items.len()).sum()
+    }
+
+    /// Room for one more result; `None` while as many are held as `queue.max_buffered_results` says. An item
+    /// takes it before it begins and gives it back with its commit.
+    pub fn place(&self) -> Option<Place> {
+        self.desk.places.clone().try_acquire_owned().ok().map(Place)
     }
 
     /// Writes results of running chunks, by index into `chunks`. Waits for a database that is away.

@@ -1,6 +1,6 @@
 //! The claims that this process holds, and who is to be told when one is lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
@@ -32,6 +32,12 @@ impl Hands {
 
     pub fn fences(&self) -> Vec<Fence> {
         self.lock().keys().copied().collect()
+    }
+
+    /// Jobs of which something is held.
+    pub fn jobs(&self) -> Vec<JobId> {
+        let jobs: HashSet<JobId> = self.lock().values().map(|(job, _)| *job).collect();
+        jobs.into_iter().collect()
     }
 
     /// These are the ones still held, of those that were asked about.

@@ -33,6 +33,11 @@ impl Pace {
         self.running = self.running.saturating_sub(1);
     }
 
+    /// Bundles that are out.
+    pub fn running(&self) -> u32 {
+        self.running
+    }
+
     /// Items have ended.
     pub fn add(&mut self, items: usize, now: Instant) {
         self.pass(now);

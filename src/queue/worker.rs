@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use apalis::prelude::{Data, WorkerBuilder, WorkerBuilderExt};
 use apalis_core::worker::context::WorkerContext;
 use futures::future::BoxFuture;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::backend::ChunkBackend;
 use super::bundle::{Bundle, Desk};
@@ -37,6 +37,8 @@ pub struct Queue {
     worker: WorkerId,
     hands: Hands,
     stages: mpsc::UnboundedSender<StageDone>,
+    /// Room for results that are not committed yet, of all models together.
+    places: Arc<Semaphore>,
     /// Per model: rung when new work is announced.
     bells: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
     shutdown: Shutdown,
@@ -52,12 +54,14 @@ impl Queue {
         shutdown: Shutdown,
     ) -> (Self, mpsc::UnboundedReceiver<StageDone>) {
         let (stages, done) = mpsc::unbounded_channel();
+        let places = Arc::new(Semaphore::new(settings.max_buffered_results as usize));
         let queue = Self {
             store,
             settings,
             worker,
             hands: Hands::default(),
             stages,
+            places,
             bells: Arc::default(),
             shutdown,
         };
@@ -77,7 +81,13 @@ impl Queue {
         let model: Arc<str> = model.into();
         self.shutdown.spawn(async move {
             while !queue.shutdown.is_requested() {
-                queue.work(&model, gate.clone(), handler.clone()).await;
+                // a task of its own: not even a panic of the worker ends the serving of its model
+                let (worker, model_of_worker) = (queue.clone(), model.clone());
+                let (gate, handler) = (gate.clone(), handler.clone());
+                let worker = async move { worker.work(&model_of_worker, gate, handler).await };
+                if let Err(error) = queue.shutdown.spawn(worker).await {
+                    tracing::error!(%error, %model, "the worker panicked");
+                }
                 if !queue.shutdown.is_requested() {
                     tracing::warn!(%model, "the worker ended by itself and is started again");
                     tokio::time::sleep(RESTART).await;
@@ -92,6 +102,7 @@ impl Queue {
             hands: self.hands.clone(),
             pace: Arc::new(Mutex::new(Pace::new())),
             stages: self.stages.clone(),
+            places: self.places.clone(),
             shutdown: self.shutdown.clone(),
             queue: self.settings.clone(),
         };
@@ -99,7 +110,8 @@ impl Queue {
         let context = WorkerContext::new(&format!("{model}-{}", self.worker));
         let worker = WorkerBuilder::new(&context)
             .backend(backend)
-            .concurrency(self.settings.bundles_in_hand as usize)
+            // one more than is kept in hand: see the backend's express claims
+            .concurrency(self.settings.bundles_in_hand as usize + 1)
             .catch_panic()
             .data(Work { handler, shutdown: self.shutdown.clone() })
             .build(run);

@@ -1,7 +1,7 @@
 //! From one stage of a job to the next.
 
 use super::finish::{StageDone, lock_job};
-use super::submit::{Cut, ItemRows, insert_chunks, notify_work};
+use super::submit::{Cut, ItemRows, Share, insert_chunks, notify_work};
 use super::words::At;
 use super::{Store, StoreError};
 use crate::domain::code::Code;
@@ -40,7 +40,7 @@ impl Store {
         let mut tx = self.pool.begin().await?;
         lock_job(&mut tx, done.job).await?;
         let row = sqlx::query!(
-            r#"select spec::text as "spec!", class, total from jobs
+            r#"select spec::text as "spec!", class, weight, total from jobs
                where id = $1 and state in ('queued', 'running') and stage = $2::text::stage
                  and not exists (select from chunks c
                                  where c.job_id = $1 and c.state in ('ready', 'delayed', 'running'))"#,
@@ -52,6 +52,7 @@ impl Store {
         let Some(row) = row else { return Ok(Advanced::Stale) };
         let spec: JobSpec = At { table: "jobs", column: "spec", row: &done.job }.json(&row.spec)?;
         let class = At { table: "jobs", column: "class", row: &done.job }.class(row.class)?;
+        let weight = At { table: "jobs", column: "weight", row: &done.job }.weight(row.weight)?;
         let (stage, drafts) = match next {
             NextStage::Items { stage, drafts } => (stage, drafts),
             NextStage::Complete => {
@@ -100,7 +101,7 @@ impl Store {
         if !drafts.is_empty() {
             let model = spec.model_of(stage);
             let cut = Cut { lo: row.total, hi: total, chunk_items: self.chunk_items };
-            insert_chunks(&mut tx, done.job, stage, model, class, cut).await?;
+            insert_chunks(&mut tx, done.job, stage, model, Share { class, weight }, cut).await?;
             notify_work(&mut tx, model).await?;
         }
         tx.commit().await?;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::words::At;
 use super::{Store, StoreError};
 use crate::domain::id::{ChunkId, JobId, Seq, WorkerId};
+use crate::domain::job::Class;
 use crate::domain::lease::{Claim, Fence, ItemRange};
 use crate::domain::task::Stage;
 
@@ -23,6 +24,9 @@ pub struct ClaimRequest<'a> {
     /// Chunks whose workers died this often are claimed alone, one at a time in this process, so that a
     /// further death accuses nobody else.
     pub suspect_deaths: u16,
+    /// Jobs of which this process has enough in hand. If there are any, only what is level with the head of
+    /// the queue and of none of these jobs is claimed.
+    pub besides: &'a [JobId],
 }
 
 /// An item of a claim that has not ended yet.
@@ -32,6 +36,8 @@ pub struct ClaimedItem {
     pub job: JobId,
     pub seq: Seq,
     pub stage: Stage,
+    /// Of its job.
+    pub class: Class,
     pub input: Value,
 }
 
@@ -61,6 +67,7 @@ impl Store {
                 .bind(request.budget)
                 .bind(request.lease_ms as f64)
                 .bind(i32::from(request.suspect_deaths))
+                .bind(besides(request))
                 .fetch_all(&mut *tx)
                 .await?;
             let jobs: Vec<Uuid> = rows.iter().map(|row| row.job_id).collect();
@@ -82,7 +89,7 @@ impl Store {
         // the lateral form reads each range by the key; a plain join was measured four times slower
         let rows = sqlx::query!(
             r#"select c.id as "chunk!", i.job_id as "job_id!", i.seq as "seq!", i.stage::text as "stage!",
-                      i.input::text as "input!"
+                      i.input::text as "input!", c.class as "class!"
                from unnest($1::bigint[]) with ordinality u (id, at)
                join chunks c on c.id = u.id
                cross join lateral (
@@ -104,6 +111,7 @@ impl Store {
                     job: JobId(row.job_id),
                     seq: row.seq,
                     stage: At { table: "items", column: "stage", row: &place }.stage(&row.stage)?,
+                    class: At { table: "chunks", column: "class", row: &place }.class(row.class)?,
                     input: At { table: "items", column: "input", row: &place }.json(&row.input)?,
                 })
             })
@@ -179,12 +187,21 @@ impl Store {
     }
 }
 
+fn besides(request: &ClaimRequest<'_>) -> Vec<Uuid> {
+    request.besides.iter().map(|job| job.0).collect()
+}
+
 /// Cuts the fairest chunk in two when it alone holds more than the budget, so that a claim stays some
 /// seconds of work on a slow machine too. Only whole spans that nobody has worked on are cut.
 async fn cut_first(tx: &mut sqlx::PgConnection, request: &ClaimRequest<'_>) -> Result<(), StoreError> {
     sqlx::query!(
         "with first as (
-             select id from chunks where state = 'ready' and model = $1
+             select id from chunks
+             where state = 'ready' and model = $1
+               and (cardinality($3::uuid[]) = 0
+                    or job_id <> all($3)
+                       and (class, vtime) = (select class, vtime from chunks where state = 'ready' and model = $1
+                                             order by class desc, vtime limit 1))
              order by class desc, vtime, id limit 1),
          big as (
              select c.* from chunks c join first using (id)
@@ -194,10 +211,13 @@ async fn cut_first(tx: &mut sqlx::PgConnection, request: &ClaimRequest<'_>) -> R
          -- the rest keeps its place in line behind what is taken now
          rest as (
              insert into chunks (job_id, stage, model, lo, hi, n_items, class, vtime, tries)
-             select job_id, stage, model, lo + $2, hi, n_items - $2, class, vtime + $2, tries from big)
+             select job_id, stage, model, lo + $2, hi, n_items - $2, class, 
+                    vtime + $2::bigint * 100000 / (select weight from jobs where id = job_id), tries
+             from big)
          update chunks c set hi = c.lo + $2, n_items = $2 from big where c.id = big.id",
         request.model,
         request.budget.max(1),
+        &besides(request),
     )
     .execute(tx)
     .await?;

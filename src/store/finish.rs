@@ -152,7 +152,8 @@ pub(super) async fn write_results(
              from fresh)
          update chunks set n_succeeded = n_succeeded + s.succeeded, n_failed = n_failed + s.failed,
                 prompt_tokens = prompt_tokens + s.prompt, prefix_hit_tokens = prefix_hit_tokens + s.hit,
-                output_tokens = output_tokens + s.answer, forced_tokens = forced_tokens + s.forced
+                output_tokens = output_tokens + s.answer, forced_tokens = forced_tokens + s.forced,
+                result_at = now()
          from sums s where id = $2",
         claim.job.0,
         claim.fence.chunk.0,

@@ -10,9 +10,14 @@ use super::{Store, StoreError};
 use crate::domain::catalog::Catalog;
 use crate::domain::code::Code;
 use crate::domain::id::JobId;
-use crate::domain::job::{Class, Counts, JobSpec, JobState};
+use crate::domain::job::{Class, Counts, JobSpec, JobState, Weight};
 use crate::domain::task::{Stage, Task};
 use crate::domain::usage::Usage;
+
+/// What "lately" means for rates.
+const WINDOW_S: f64 = 60.0;
+/// A job of which nothing was claimed or ended for so long has paused.
+const PAUSE_S: f64 = 20.0;
 
 /// A job as it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +26,7 @@ pub struct JobRow {
     pub tenant: String,
     pub spec: JobSpec,
     pub class: Class,
+    pub weight: Weight,
     pub state: JobState,
     /// The stage at work, or the last one that was.
     pub stage: Stage,
@@ -35,6 +41,19 @@ pub struct JobRow {
     pub started_at: Option<DateTime<Utc>>,
     pub finished_at: Option<DateTime<Utc>>,
     pub expires_at: Option<DateTime<Utc>>,
+    /// When failed items were last sent back.
+    pub retried_at: Option<DateTime<Utc>>,
+    /// `None`: nothing has ended within the last minute.
+    pub recent: Option<Recent>,
+}
+
+/// What ended of a job within the last minute, or since it went on after a pause, if that is less.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recent {
+    pub seconds: f64,
+    pub items: f64,
+    pub prompt_tokens: f64,
+    pub output_tokens: f64,
 }
 
 /// One stage's share of a job.
@@ -70,6 +89,8 @@ struct RawJob {
     started_at: Option<DateTime<Utc>>,
     finished_at: Option<DateTime<Utc>>,
     expires_at: Option<DateTime<Utc>>,
+    weight: i16,
+    retried_at: Option<DateTime<Utc>>,
 }
 
 struct RawSum {
@@ -96,7 +117,7 @@ impl Store {
         let row = sqlx::query_as!(
             RawJob,
             r#"select id, tenant, spec::text as "spec!", class, state::text as "state!", stage::text as "stage!",
-                      error_code, error, created_at, started_at, finished_at, expires_at
+                      error_code, error, created_at, started_at, finished_at, expires_at, weight, retried_at
                from jobs where id = $1"#,
             id.0,
         )
@@ -104,9 +125,10 @@ impl Store {
         .await?;
         let Some(row) = row else { return Ok(None) };
         let mut sums = read_sums(&mut tx, &[id.0]).await?;
+        let mut rates = read_recent(&mut tx, &[id.0]).await?;
         tx.rollback().await?;
         let stages = sums.remove(&id.0).unwrap_or_default();
-        to_job(row, stages).map(Some)
+        to_job(row, stages, rates.remove(&id.0)).map(Some)
     }
 
     /// A page of jobs, newest first, older than `before`.
@@ -121,7 +143,7 @@ impl Store {
         let rows = sqlx::query_as!(
             RawJob,
             r#"select id, tenant, spec::text as "spec!", class, state::text as "state!", stage::text as "stage!",
-                      error_code, error, created_at, started_at, finished_at, expires_at
+                      error_code, error, created_at, started_at, finished_at, expires_at, weight, retried_at
                from jobs
                where ($1::text is null or tenant = $1)
                  and (cardinality($2::text[]) = 0 or state::text = any($2))
@@ -140,11 +162,13 @@ impl Store {
         .await?;
         let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
         let mut sums = read_sums(&mut tx, &ids).await?;
+        let mut rates = read_recent(&mut tx, &ids).await?;
         tx.rollback().await?;
         rows.into_iter()
             .map(|row| {
                 let stages = sums.remove(&row.id).unwrap_or_default();
-                to_job(row, stages)
+                let recent = rates.remove(&row.id);
+                to_job(row, stages, recent)
             })
             .collect()
     }
@@ -247,7 +271,59 @@ async fn read_sums(
     Ok(sums)
 }
 
-fn to_job(row: RawJob, stages: Vec<StageRow>) -> Result<JobRow, StoreError> {
+/// What ended lately, from the chunks' counters: a chunk's results since its last claim are held to have come
+/// evenly between that claim and the last write. The measurement begins [`WINDOW_S`] ago, or where the work went
+/// on after the last pause of more than [`PAUSE_S`], so that a pause does not count as slowness.
+async fn read_recent(
+    tx: &mut sqlx::PgConnection,
+    jobs: &[Uuid],
+) -> Result<BTreeMap<Uuid, Recent>, StoreError> {
+    let rows = sqlx::query!(
+        r#"with active as (
+               select job_id, n_succeeded + n_failed as n, n_succeeded + n_failed - n_before as fresh,
+                      prompt_tokens, output_tokens, claimed_at, result_at,
+                      least(greatest(claimed_at, now() - make_interval(secs => $2)), now()) as lo,
+                      case when state = 'running' then now() else least(result_at, now()) end as hi
+               from chunks
+               where job_id = any($1) and claimed_at is not null
+                 and (state = 'running'
+                      or result_at > greatest(claimed_at, now() - make_interval(secs => $2)))),
+           began as (
+               select job_id, coalesce(
+                          (select max(lower(busy)) from unnest(busy) busy where upper(busy) >= now()),
+                          now() - make_interval(secs => $2)) as at
+               from (select job_id, range_agg(tstzrange(lo, greatest(lo, hi) + make_interval(secs => $3))) as busy
+                     from active group by job_id) merged),
+           parts as (
+               select a.job_id, b.at, a.fresh::float8 as fresh, a.fresh::float8 / a.n as of_tokens,
+                      prompt_tokens, output_tokens,
+                      extract(epoch from a.result_at - greatest(a.claimed_at, b.at))::float8
+                          / greatest(extract(epoch from a.result_at - a.claimed_at)::float8, 0.001) as part
+               from active a join began b using (job_id)
+               where a.fresh > 0 and a.result_at > greatest(a.claimed_at, b.at))
+           select job_id as "job_id!", greatest(extract(epoch from now() - at)::float8, 0.1) as "seconds!",
+                  sum(fresh * part) as "items!", sum(prompt_tokens * of_tokens * part) as "prompt_tokens!",
+                  sum(output_tokens * of_tokens * part) as "output_tokens!"
+           from parts group by job_id, at"#,
+        jobs,
+        WINDOW_S,
+        PAUSE_S,
+    )
+    .fetch_all(tx)
+    .await?;
+    let recent = rows.into_iter().map(|row| {
+        let recent = Recent {
+            seconds: row.seconds,
+            items: row.items,
+            prompt_tokens: row.prompt_tokens,
+            output_tokens: row.output_tokens,
+        };
+        (row.job_id, recent)
+    });
+    Ok(recent.collect())
+}
+
+fn to_job(row: RawJob, stages: Vec<StageRow>, recent: Option<Recent>) -> Result<JobRow, StoreError> {
     let at = |column| At { table: "jobs", column, row: &row.id };
     let failure = match (&row.error_code, row.error) {
         (Some(code), Some(message)) => Some((at("error_code").code(code)?, message)),
@@ -279,5 +355,8 @@ fn to_job(row: RawJob, stages: Vec<StageRow>) -> Result<JobRow, StoreError> {
         started_at: row.started_at,
         finished_at: row.finished_at,
         expires_at: row.expires_at,
+        weight: at("weight").weight(row.weight)?,
+        retried_at: row.retried_at,
+        recent,
     })
 }

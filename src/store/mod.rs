@@ -43,6 +43,9 @@ fn newest_migration() -> i64 {
     MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
 }
 
+/// A database that takes longer to say one word is away.
+const PING_WITHIN: Duration = Duration::from_secs(2);
+
 /// Cloneable handle on the database.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -78,10 +81,12 @@ impl Store {
         settings: &Database,
         chunk_items: u32,
     ) -> Result<Self, StoreError> {
+        // a process that is frozen within a transaction must not hold its locks for longer than its leases
+        let idle = ("idle_in_transaction_session_timeout", settings.idle_in_transaction_ms.to_string());
         let pool = PgPoolOptions::new()
             .max_connections(settings.max_connections)
             .acquire_timeout(Duration::from_millis(settings.acquire_timeout_ms))
-            .connect_with(address.0.clone().application_name("adit"))
+            .connect_with(address.0.clone().application_name("adit").options([idle]))
             .await?;
         Ok(Self { pool, chunk_items: i32::try_from(chunk_items.max(1)).unwrap_or(i32::MAX) })
     }
@@ -126,10 +131,13 @@ impl Store {
         Ok(MIGRATIONS.iter().filter(|migration| !run.contains(&migration.version)).count())
     }
 
-    /// Whether a statement passes now. For readiness probes.
+    /// Whether a statement passes now. For readiness probes, which do not wait long for an answer.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query!("select 1 as one").fetch_one(&self.pool).await?;
-        Ok(())
+        let asked = sqlx::query!("select 1 as one").fetch_one(&self.pool);
+        match tokio::time::timeout(PING_WITHIN, asked).await {
+            Ok(answer) => answer.map(drop).map_err(StoreError::from),
+            Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
+        }
     }
 
     /// Notifications on `channels`, over a connection of their own.

@@ -31,6 +31,13 @@ pub struct ResultRow {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
+/// For readers that have been here before: of seqs up to `upto`, only what ended after `since` is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    pub upto: Seq,
+    pub since: DateTime<Utc>,
+}
+
 /// A page of results, by seq.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ResultPage {
@@ -82,6 +89,18 @@ impl Store {
         limit: u32,
         filter: Option<OutcomeKind>,
     ) -> Result<ResultPage, StoreError> {
+        self.results_again(job, after, limit, filter, None).await
+    }
+
+    /// As [`Store::results`], less what a reader has seen already.
+    pub async fn results_again(
+        &self,
+        job: JobId,
+        after: Option<Seq>,
+        limit: u32,
+        filter: Option<OutcomeKind>,
+        again: Option<Again>,
+    ) -> Result<ResultPage, StoreError> {
         let after = after.unwrap_or(-1);
         let mut tx = self.pool.begin_with("begin isolation level repeatable read, read only").await?;
         let marks = sqlx::query!(
@@ -95,9 +114,9 @@ impl Store {
         let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut rows = match filter {
             Some(OutcomeKind::Cancelled | OutcomeKind::Expired) => Vec::new(),
-            Some(OutcomeKind::Failed) => read_failed(&mut tx, job, after, limit).await?,
+            Some(OutcomeKind::Failed) => read_failed(&mut tx, job, after, limit, again).await?,
             Some(OutcomeKind::Succeeded) | None => {
-                read_written(&mut tx, job, after, limit, filter.map(OutcomeKind::as_str)).await?
+                read_written(&mut tx, job, after, limit, filter.map(OutcomeKind::as_str), again).await?
             }
         };
         if marks.unwritten > 0 && !matches!(filter, Some(OutcomeKind::Succeeded | OutcomeKind::Failed)) {
@@ -165,6 +184,7 @@ async fn read_written(
     after: Seq,
     limit: u32,
     outcome: Option<&str>,
+    again: Option<Again>,
 ) -> Result<Vec<ResultRow>, StoreError> {
     let rows = sqlx::query_as!(
         RawResult,
@@ -173,11 +193,14 @@ async fn read_written(
                   r.output_tokens, r.forced_tokens, r.latency_ms, r.finished_at
            from results r join items i on i.job_id = r.job_id and i.seq = r.seq
            where r.job_id = $1 and r.seq > $2 and ($4::text is null or r.outcome = $4::outcome)
+             and ($5::int is null or r.seq > $5 or r.finished_at > $6)
            order by r.seq limit $3"#,
         job.0,
         after,
         i64::from(limit),
         outcome,
+        again.map(|again| again.upto),
+        again.map(|again| again.since),
     )
     .fetch_all(tx)
     .await?;
@@ -190,6 +213,7 @@ async fn read_failed(
     job: JobId,
     after: Seq,
     limit: u32,
+    again: Option<Again>,
 ) -> Result<Vec<ResultRow>, StoreError> {
     let rows = sqlx::query_as!(
         RawResult,
@@ -198,10 +222,13 @@ async fn read_failed(
                   r.output_tokens, r.forced_tokens, r.latency_ms, r.finished_at
            from results r join items i on i.job_id = r.job_id and i.seq = r.seq
            where r.job_id = $1 and r.seq > $2 and r.outcome = 'failed'
+             and ($4::int is null or r.seq > $4 or r.finished_at > $5)
            order by r.seq limit $3"#,
         job.0,
         after,
         i64::from(limit),
+        again.map(|again| again.upto),
+        again.map(|again| again.since),
     )
     .fetch_all(tx)
     .await?;

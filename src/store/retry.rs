@@ -60,7 +60,7 @@ impl Store {
         if items > 0 || state == JobState::Failed.as_str() {
             sqlx::query!(
                 "update jobs set state = 'running', started_at = coalesce(started_at, now()), finished_at = null,
-                        error_code = null, error = null, handed_over_at = null, expires_at = null
+                        error_code = null, error = null, handed_over_at = null, expires_at = null, retried_at = now()
                  where id = $1",
                 id.0
             )

@@ -10,7 +10,7 @@ use super::{CHANNEL_WORK, Store, StoreError};
 use crate::domain::catalog::Catalog;
 use crate::domain::id::JobId;
 use crate::domain::item::ItemDraft;
-use crate::domain::job::{Class, JobSpec};
+use crate::domain::job::{Class, JobSpec, Weight};
 use crate::domain::task::Stage;
 
 /// Up to here rows go as arrays of one INSERT; a COPY costs more to start than it saves.
@@ -28,6 +28,8 @@ pub struct NewJob {
     pub spec: JobSpec,
     pub catalog: Option<Catalog>,
     pub class: Class,
+    /// Share among the jobs of its class, in percent of an ordinary one's.
+    pub weight: Weight,
     /// Makes a repeated submission answer the first one's job.
     pub idempotency_key: Option<String>,
     /// Digest of the request, compared when the key is met again. A caller that knows it only after the
@@ -63,6 +65,8 @@ impl Store {
     /// Opens a submission. Waits while another one under the same key is open.
     pub async fn submit_begin(&self, job: NewJob) -> Result<Submission, StoreError> {
         let mut tx = self.pool.begin().await?;
+        // its locks are on its own rows alone, and its client may be slow
+        sqlx::query("set local idle_in_transaction_session_timeout = 0").execute(&mut *tx).await?;
         let earlier =
             if insert_job(&mut tx, &job).await? { None } else { Some(find_earlier(&mut tx, &job).await?) };
         let rows = ItemRows::new(job.id.0, 0);
@@ -115,7 +119,8 @@ impl Submission {
         let cut = Cut { lo: 0, hi: total, chunk_items: self.chunk_items };
         let stage = first_stage(&self.job.spec);
         let model = self.job.spec.model_of(stage);
-        insert_chunks(&mut self.tx, self.job.id, stage, model, self.job.class, cut).await?;
+        let share = Share { class: self.job.class, weight: self.job.weight };
+        insert_chunks(&mut self.tx, self.job.id, stage, model, share, cut).await?;
         notify_work(&mut self.tx, model).await?;
         self.tx.commit().await?;
         Ok(Submitted { job: self.job.id, created: true })
@@ -180,8 +185,9 @@ async fn insert_job(tx: &mut PgConnection, job: &NewJob) -> Result<bool, StoreEr
     let spec = to_json(&job.spec);
     let catalog = job.catalog.as_ref().map(to_json);
     let inserted = sqlx::query!(
-        "insert into jobs (id, tenant, task, spec, catalog, class, stage, idempotency_key, request_hash, expires_at)
-         values ($1, $2, $3::text::task, $4::text::json, $5::text::json, $6, $7::text::stage, $8, $9, $10)
+        "insert into jobs (id, tenant, task, spec, catalog, class, stage, idempotency_key, request_hash, expires_at,
+                           weight)
+         values ($1, $2, $3::text::task, $4::text::json, $5::text::json, $6, $7::text::stage, $8, $9, $10, $11)
          on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing",
         job.id.0,
         job.tenant,
@@ -193,6 +199,7 @@ async fn insert_job(tx: &mut PgConnection, job: &NewJob) -> Result<bool, StoreEr
         job.idempotency_key,
         job.idempotency_key.as_ref().and(job.request_hash.as_deref()),
         job.expires_at,
+        job.weight.percent(),
     )
     .execute(tx)
     .await?;
@@ -284,20 +291,28 @@ pub(super) struct Cut {
     pub chunk_items: i32,
 }
 
+/// When a job's chunks are served: by class, and within it by weight.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    pub class: Class,
+    pub weight: Weight,
+}
+
 /// Start-time fair queueing: a job's virtual time starts where the queue of its model and class stands, and
-/// advances by its own items. So a short job meets a long one's next chunk, not its last.
+/// advances by its own items, more slowly the heavier they weigh. So a short job meets a long one's next
+/// chunk, not its last, and of two long ones each gets its share.
 pub(super) async fn insert_chunks(
     tx: &mut PgConnection,
     job: JobId,
     stage: Stage,
     model: &str,
-    class: Class,
+    share: Share,
     cut: Cut,
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into chunks (job_id, stage, model, lo, hi, n_items, class, vtime)
          select $1, $2::text::stage, $3, g, least(g + $6, $5), least(g + $6, $5) - g, $7,
-                base.vtime + (g - $4)
+                base.vtime + (g - $4)::bigint * 100000 / $8
          from generate_series($4, $5 - 1, $6) g,
               (select coalesce(min(vtime), 0) as vtime from chunks
                where state = 'ready' and model = $3 and class = $7) base",
@@ -307,7 +322,8 @@ pub(super) async fn insert_chunks(
         cut.lo,
         cut.hi,
         cut.chunk_items,
-        class as i16,
+        share.class as i16,
+        i64::from(share.weight.percent()),
     )
     .execute(tx)
     .await?;

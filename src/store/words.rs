@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::StoreError;
 use crate::domain::code::Code;
-use crate::domain::job::{Class, JobState};
+use crate::domain::job::{Class, JobState, Weight};
 use crate::domain::task::{Stage, Task};
 
 /// Names the place of a value for the error.
@@ -62,6 +62,10 @@ impl<R: Display> At<'_, R> {
             2 => Ok(Class::Interactive),
             other => Err(self.corrupt(format!("{other} is no class"))),
         }
+    }
+
+    pub fn weight(&self, percent: i16) -> Result<Weight, StoreError> {
+        Weight::new(percent).ok_or_else(|| self.corrupt(format!("{percent} is no weight")))
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Job {
     pub task: Task,
     pub state: JobState,
     pub class: Class,
+    /// Share among the jobs of its class, in percent of an ordinary one's.
+    pub weight: i16,
     /// Models of all stages, in order, without repeats.
     pub models: Vec<String>,
     pub created_at: DateTime<Utc>,
@@ -105,14 +107,16 @@ impl From<domain::usage::Usage> for Usage {
     }
 }
 
-/// Rates since the job began, and what they say of its end.
+/// Rates, and what they say of the job's end: of the last minute while it runs, of the whole run once it has
+/// ended. Zero when nothing ended within the last minute. A pause of more than 20 s does not count: the
+/// measurement begins anew where work went on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Throughput {
     pub items_per_s: f64,
     pub prompt_tokens_per_s: f64,
     pub output_tokens_per_s: f64,
-    /// Until the items that exist now have ended, at the rate so far; stages that have not begun are not
-    /// counted. Absent when the job has ended or nothing can run.
+    /// Until the items that exist now have ended, at this rate; stages that have not begun are not counted.
+    /// Absent when the job has ended, nothing can run, or nothing ended within the last minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<f64>,
 }

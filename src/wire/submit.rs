@@ -35,6 +35,11 @@ pub struct JobRequest {
     #[serde(default)]
     #[schema(default = "normal")]
     pub class: Class,
+    /// Share among the jobs of the same class that wait for the same model, in percent of an ordinary job's;
+    /// absent: 100.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 1000)]
+    pub weight: Option<i16>,
     /// Items that have not begun this long after submission end `expired`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
@@ -155,6 +160,9 @@ pub struct StreamQuery {
     pub instructions: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub weight: Option<i16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_in_s: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,10 +1,15 @@
 //! One bundle through the engine: items in as fast as the engine takes them, results out every second.
+//!
+//! Writing and generating go side by side: while the database is away, items go on ending, and what has ended
+//! waits here, within the process's bound (`queue.max_buffered_results`). One write of a bundle is on its way
+//! at a time, so that a chunk's end cannot overtake its results.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
 
@@ -17,7 +22,7 @@ use crate::domain::model::ModelStatus;
 use crate::domain::usage::Usage;
 use crate::models::manager::Manager;
 use crate::models::served::Served;
-use crate::queue::bundle::Bundle;
+use crate::queue::bundle::{Bundle, Place};
 use crate::shutdown::Shutdown;
 use crate::telemetry::metric::{self, Metric};
 
@@ -36,14 +41,38 @@ pub struct Desk {
 /// One chunk's way to its end.
 #[derive(Default)]
 struct Open {
-    /// Ended and not committed yet.
-    results: Vec<NewResult>,
+    ended: Ended,
     again: Vec<Seq>,
     /// Items that have not ended.
     left: usize,
     /// Something of it goes back: it is released, not finished.
     goes_back: bool,
     is_closed: bool,
+}
+
+/// Results that are not committed yet, and the room they take.
+#[derive(Default)]
+struct Ended {
+    results: Vec<NewResult>,
+    places: Option<Place>,
+}
+
+impl Ended {
+    fn push(&mut self, result: NewResult, place: Place) {
+        self.results.push(result);
+        match &mut self.places {
+            Some(places) => places.join(place),
+            None => self.places = Some(place),
+        }
+    }
+}
+
+/// A write, with what it needs taken out of the chunks, so that they go on while it is on its way.
+enum Due {
+    /// Results of chunks that go on.
+    Commit(Vec<(usize, Ended)>),
+    /// A chunk's end.
+    Close { at: usize, ended: Ended, again: Vec<Seq>, goes_back: bool },
 }
 
 /// Works a bundle until each of its chunks is finished, given back, or lost.
@@ -57,47 +86,51 @@ pub async fn work(desk: &Desk, bundle: &Bundle) {
             chunks.iter_mut().for_each(|chunk| chunk.goes_back = true);
         }
     }
-    for at in 0..chunks.len() {
-        close(bundle, &mut chunks, at).await;
+    for (at, chunk) in chunks.iter_mut().enumerate() {
+        if let Some(due) = chunk.close(at) {
+            write(bundle, due).await;
+        }
     }
 }
 
 async fn run(desk: &Desk, bundle: &Bundle, served: &Arc<Served>, chunks: &mut [Open]) {
     let contexts = contexts(desk, bundle).await;
-    let mut waiting = bundle
+    let mut waiting: VecDeque<(usize, usize)> = bundle
         .chunks
         .iter()
         .enumerate()
-        .flat_map(|(at, held)| (0..held.items.len()).map(move |item| (at, item)));
+        .flat_map(|(at, held)| (0..held.items.len()).map(move |item| (at, item)))
+        .collect();
     let mut in_flight = FuturesUnordered::new();
+    let mut writing: Option<BoxFuture<'_, ()>> = None;
     let mut flush = tokio::time::interval(Duration::from_millis(desk.flush_ms));
     flush.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut flush_is_due = false;
     let mut gate = desk.gate.clone();
     let mut takes_more = true;
-    // chunks without an item left (all had ended before) end here
-    for at in 0..chunks.len() {
-        if chunks[at].left == 0 {
-            close(bundle, chunks, at).await;
-        }
-    }
     loop {
-        while takes_more && in_flight.len() < desk.max_in_flight {
-            let Some((at, item)) = waiting.next() else { break };
+        while takes_more && in_flight.len() < desk.max_in_flight && !waiting.is_empty() {
+            // without room for its result no item begins; the next tick looks again
+            let Some(place) = bundle.place() else { break };
+            let Some((at, item)) = waiting.pop_front() else { break };
             let context = contexts.get(&bundle.chunks[at].claim.job).cloned();
-            in_flight.push(one(served, bundle, context, at, item));
+            in_flight.push(one(served, bundle, context, at, item, place));
         }
-        if in_flight.is_empty() {
+        if writing.is_none() {
+            writing = next_due(chunks, &mut flush_is_due)
+                .map(|due| -> BoxFuture<'_, ()> { Box::pin(write(bundle, due)) });
+        }
+        let takes_none = !takes_more || waiting.is_empty();
+        if in_flight.is_empty() && writing.is_none() && takes_none {
             break;
         }
         tokio::select! {
-            Some((at, ending)) = in_flight.next() => {
+            Some((at, ending, place)) = in_flight.next() => {
                 count(&desk.model, &ending);
-                take(bundle, chunks, at, ending);
-                if chunks[at].left == 0 {
-                    close(bundle, chunks, at).await;
-                }
+                take(bundle, chunks, at, ending, place);
             }
-            _ = flush.tick() => commit(bundle, chunks).await,
+            Some(()) = OptionFuture::from(writing.as_mut()), if writing.is_some() => writing = None,
+            _ = flush.tick() => flush_is_due = true,
             changed = gate.changed(), if takes_more => {
                 takes_more = changed.is_ok() && gate.borrow_and_update().admits_work();
             }
@@ -108,6 +141,62 @@ async fn run(desk: &Desk, bundle: &Bundle, served: &Arc<Served>, chunks: &mut [O
     // what was not taken up goes back
     for (at, _) in waiting {
         chunks[at].goes_back = true;
+    }
+}
+
+/// What is to be written next: first chunks that have ended, then what has ended of others.
+fn next_due(chunks: &mut [Open], flush_is_due: &mut bool) -> Option<Due> {
+    for (at, chunk) in chunks.iter_mut().enumerate() {
+        if chunk.left == 0
+            && let Some(due) = chunk.close(at)
+        {
+            return Some(due);
+        }
+    }
+    if !std::mem::take(flush_is_due) {
+        return None;
+    }
+    let ready: Vec<(usize, Ended)> = chunks
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, chunk)| !chunk.is_closed && !chunk.ended.results.is_empty())
+        .map(|(at, chunk)| (at, std::mem::take(&mut chunk.ended)))
+        .collect();
+    (!ready.is_empty()).then_some(Due::Commit(ready))
+}
+
+impl Open {
+    /// Its end, once.
+    fn close(&mut self, at: usize) -> Option<Due> {
+        if std::mem::replace(&mut self.is_closed, true) {
+            return None;
+        }
+        Some(Due::Close {
+            at,
+            ended: std::mem::take(&mut self.ended),
+            again: std::mem::take(&mut self.again),
+            goes_back: self.goes_back,
+        })
+    }
+}
+
+/// Writes until it is written; the room of the results is free afterwards.
+async fn write(bundle: &Bundle, due: Due) {
+    match due {
+        Due::Commit(ready) => {
+            let (results, _places): (Vec<_>, Vec<_>) =
+                ready.into_iter().map(|(at, ended)| ((at, ended.results), ended.places)).unzip();
+            bundle.commit(&results).await;
+        }
+        Due::Close { at, ended: Ended { results, places: _places }, again, goes_back } => {
+            if goes_back && again.is_empty() {
+                bundle.commit(&[(at, results)]).await;
+                bundle.release(at).await;
+            } else {
+                // items in neither list wait again, as a chunk of their own
+                bundle.finish(at, &results, &again).await;
+            }
+        }
     }
 }
 
@@ -137,18 +226,19 @@ async fn one(
     context: Option<Arc<JobContext>>,
     at: usize,
     item: usize,
-) -> (usize, Ending) {
+    place: Place,
+) -> (usize, Ending, Place) {
     let held = &bundle.chunks[at];
     let item = &held.items[item];
-    let Some(context) = context else { return (at, Ending::GivenBack) };
+    let Some(context) = context else { return (at, Ending::GivenBack, place) };
     let draft = ItemDraft { stage: item.stage, input: item.input.clone() };
     // let others of this task run: rendering and compiling are work, and a bundle has many items
     tokio::task::yield_now().await;
     let ending = tokio::select! {
-        ending = answer::answer(served, &context, item.seq, &draft, 0) => ending,
+        ending = answer::answer(served, &context, item.seq, &draft, item.class as u8) => ending,
         () = held.lost.cancelled() => Ending::GivenBack,
     };
-    (at, ending)
+    (at, ending, place)
 }
 
 /// What `/metrics` says of this process's work.
@@ -166,50 +256,20 @@ fn count(model: &str, ending: &Ending) {
     }
 }
 
-fn take(bundle: &Bundle, chunks: &mut [Open], at: usize, ending: Ending) {
+fn take(bundle: &Bundle, chunks: &mut [Open], at: usize, ending: Ending, place: Place) {
     let chunk = &mut chunks[at];
     chunk.left -= 1;
     match ending {
-        Ending::Ended(result) => chunk.results.push(result),
+        Ending::Ended(result) => chunk.ended.push(result, place),
         Ending::Again { seq, code, message } if bundle.may_try_again(at) => {
             tracing::info!(seq, %code, message, "an item failed in a way that may pass");
             chunk.again.push(seq);
         }
-        Ending::Again { seq, code, message } => chunk.results.push(given_up(seq, code, message)),
+        Ending::Again { seq, code, message } => chunk.ended.push(given_up(seq, code, message), place),
         Ending::GivenBack => chunk.goes_back = true,
     }
 }
 
 fn given_up(seq: Seq, code: Code, message: String) -> NewResult {
     NewResult { seq, outcome: Outcome::Failed { code, message }, usage: Usage::default(), latency_ms: 0 }
-}
-
-/// Commits what has ended of chunks that go on.
-async fn commit(bundle: &Bundle, chunks: &mut [Open]) {
-    let ready: Vec<(usize, Vec<NewResult>)> = chunks
-        .iter_mut()
-        .enumerate()
-        .filter(|(_, chunk)| !chunk.is_closed && !chunk.results.is_empty())
-        .map(|(at, chunk)| (at, std::mem::take(&mut chunk.results)))
-        .collect();
-    if !ready.is_empty() {
-        bundle.commit(&ready).await;
-    }
-}
-
-/// Ends a chunk, once.
-async fn close(bundle: &Bundle, chunks: &mut [Open], at: usize) {
-    let chunk = &mut chunks[at];
-    if std::mem::replace(&mut chunk.is_closed, true) {
-        return;
-    }
-    let results = std::mem::take(&mut chunk.results);
-    let again = std::mem::take(&mut chunk.again);
-    if chunk.goes_back && again.is_empty() {
-        bundle.commit(&[(at, results)]).await;
-        bundle.release(at).await;
-    } else {
-        // items in neither list wait again, as a chunk of their own
-        bundle.finish(at, &results, &again).await;
-    }
 }

@@ -176,6 +176,7 @@ impl Api {
             budget: items,
             lease_ms: 60_000,
             suspect_deaths: 3,
+            besides: &[],
         };
         self.store.claim(&request).await.unwrap()
     }

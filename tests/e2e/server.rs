@@ -53,6 +53,15 @@ impl Server {
         Self { child, url }
     }
 
+    /// Over a database of the test's own, with settings of its own; without a model, those of the settings.
+    pub fn start_on(dir: &Path, model: Option<&Path>, database: Option<&str>, config: &str) -> Self {
+        let names = ["CONCEPT_MODEL_PATH", "RELATIONSHIP_MODEL_PATH", "ATTRIBUTE_MODEL_PATH"];
+        let mut variables: Vec<(&str, &OsStr)> = vec![("GPU_MEMORY_UTILIZATION", "0.5".as_ref())];
+        variables.extend(names.into_iter().filter_map(|name| Some((name, model?.as_os_str()))));
+        variables.extend(database.map(|url| ("DATABASE_URL", url.as_ref())));
+        Self::start_with(dir, config, &variables)
+    }
+
     pub fn client(&self) -> Client {
         Client::new(&self.url).unwrap()
     }
@@ -92,4 +101,10 @@ pub async fn until(client: &Client, job: Uuid, limit: Duration, done: impl Fn(&J
         assert!(begun.elapsed() < limit, "still {:?} after {limit:?}", job.counts);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+/// For tests that measure time or memory, or run several servers: one of them at a time.
+pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
 }

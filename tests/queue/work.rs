@@ -13,7 +13,7 @@ use adit::shutdown::Shutdown;
 use futures::FutureExt;
 use tokio::sync::watch;
 
-use super::postgres::{assert_invariants, fresh_store};
+use super::postgres::{self, assert_invariants, fresh_store};
 use super::*;
 
 fn ready() -> ModelStatus {
@@ -72,8 +72,12 @@ struct Bench {
 
 impl Bench {
     async fn new(store: Store, status: ModelStatus, handler: Handler) -> Self {
+        Self::with(store, quick(), status, handler).await
+    }
+
+    async fn with(store: Store, settings: settings::Queue, status: ModelStatus, handler: Handler) -> Self {
         let shutdown = Shutdown::new();
-        let (queue, _) = Queue::start(store.clone(), quick(), WorkerId::new(), shutdown.clone());
+        let (queue, _) = Queue::start(store.clone(), settings, WorkerId::new(), shutdown.clone());
         let (gate, watching) = watch::channel(status);
         queue.serve("concept", watching, handler);
         Self { store, gate, shutdown }
@@ -228,4 +232,106 @@ async fn a_worker_that_vanishes_is_replaced_and_every_item_ends_once() {
         sqlx::query_scalar("select count(*) from results").fetch_one(store.pool()).await.unwrap();
     assert_eq!(results, 64);
     bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn results_that_wait_are_bounded_and_nothing_is_claimed_beyond() {
+    let store = fresh_store(16).await;
+    let room = Arc::new(tokio::sync::Notify::new());
+    let held = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (tell, keep) = (room.clone(), held.clone());
+    // takes room for each item as the worker does, and keeps what it got
+    let handler: Handler = Arc::new(move |bundle: Arc<Bundle>| {
+        let (tell, keep) = (tell.clone(), keep.clone());
+        async move {
+            let mut places = Vec::new();
+            for _ in 0..bundle.n_items() {
+                match bundle.place() {
+                    Some(place) => places.push(place),
+                    None => break,
+                }
+            }
+            keep.lock().unwrap().push(places.len());
+            tell.notified().await;
+            answer_all(&bundle).await;
+        }
+        .boxed()
+    });
+    let settings = settings::Queue { max_buffered_results: 24, bundles_in_hand: 8, ..quick() };
+    let bench = Bench::with(store.clone(), settings, ready(), handler).await;
+    let job = submit(&store, new_job(Task::Custom), 160).await;
+    let full = async |_: &Bench| held.lock().unwrap().iter().sum::<usize>() == 24;
+    bench.wait("room for 24 results is taken", Duration::from_secs(5), full).await;
+    // a claim may have been on its way when the last place was taken
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let claims = bench.claims().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(held.lock().unwrap().iter().sum::<usize>(), 24);
+    assert!(claims <= 4 && bench.claims().await == claims, "claimed without room");
+    let notify = async {
+        loop {
+            room.notify_waiters();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = bench.until_ended(job) => {}
+        () = notify => {}
+    }
+    assert_eq!(store.job(job).await.unwrap().unwrap().counts.succeeded, 160);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_refuses_for_a_while_ends_no_worker() {
+    let store = fresh_store(16).await;
+    let bench = Bench::new(store.clone(), ready(), answering(Duration::from_millis(50))).await;
+    let job = submit(&store, new_job(Task::Custom), 640).await;
+    bench.wait("a claim", Duration::from_secs(5), async |bench| !bench.untouched().await).await;
+    // every session is ended, again and again, as by a server that restarts
+    let admin = postgres::server().address();
+    let admin = Store::connect(&admin, &postgres::settings(), 1).await.unwrap();
+    let name: String = sqlx::query_scalar("select current_database()").fetch_one(store.pool()).await.unwrap();
+    for _ in 0..20 {
+        sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1")
+            .bind(&name)
+            .execute(admin.pool())
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    let began = Instant::now();
+    while !store.job(job).await.is_ok_and(|row| row.unwrap().state.is_final()) {
+        assert!(began.elapsed() < Duration::from_secs(30), "the job does not end");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(store.job(job).await.unwrap().unwrap().counts.succeeded, 640);
+    bench.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_comes_in_is_claimed_although_both_hands_are_full() {
+    let store = fresh_store(16).await;
+    let begun = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let tell = begun.clone();
+    let never: Handler = Arc::new(move |bundle: Arc<Bundle>| {
+        tell.lock().unwrap().push((bundle.chunks[0].claim.job, bundle.n_items()));
+        std::future::pending::<()>().boxed()
+    });
+    let bench = Bench::new(store.clone(), ready(), never).await;
+    let huge = submit(&store, new_job(Task::Custom), 10_000).await;
+    bench.wait("two bundles", Duration::from_secs(5), async |_| begun.lock().unwrap().len() == 2).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(begun.lock().unwrap().len(), 2, "the third place is not for a job that is in hand");
+    // of a lower class: its turn has not come
+    let bulk = NewJob { class: adit::domain::job::Class::Bulk, ..new_job(Task::Custom) };
+    submit(&store, bulk, 1).await;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!(begun.lock().unwrap().len(), 2);
+    let short = submit(&store, new_job(Task::Custom), 1).await;
+    bench.wait("the short job", Duration::from_secs(1), async |_| begun.lock().unwrap().len() == 3).await;
+    let seen: Vec<JobId> = begun.lock().unwrap().iter().map(|(job, _)| *job).collect();
+    assert_eq!(seen, [huge, huge, short]);
+    bench.shutdown.request_now();
+    bench.shutdown.finish(Duration::from_secs(5)).await;
 }

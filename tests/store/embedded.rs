@@ -26,9 +26,21 @@ async fn a_cluster_survives_the_crash_of_its_server_and_refuses_a_second_adit() 
     let killed = nix::unistd::Pid::from_raw(first.pid());
     nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
     drop(first);
-    let second = PrivatePostgres::start(folder.path(), &durable).unwrap();
+    let mut second = PrivatePostgres::start(folder.path(), &durable).unwrap();
     let store = Store::connect(&second.address(), &durable, 1).await.unwrap();
     store.migrate().await.unwrap();
+    let one: i32 = sqlx::query_scalar("select one from kept").fetch_one(store.pool()).await.unwrap();
+    assert_eq!(one, 1);
+    // and when its server goes while adit lives, adit starts it again under the same address
+    let killed = nix::unistd::Pid::from_raw(second.pid());
+    assert!(!second.revive().unwrap());
+    nix::sys::signal::kill(killed, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let began = std::time::Instant::now();
+    // the first tries may find the killed server's children on their way out
+    while !matches!(second.revive(), Ok(true)) {
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "not started again");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     let one: i32 = sqlx::query_scalar("select one from kept").fetch_one(store.pool()).await.unwrap();
     assert_eq!(one, 1);
     store.close().await;

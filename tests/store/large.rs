@@ -39,6 +39,7 @@ async fn a_million_items_stream_in_and_out_of_claims() {
         budget: 1_024,
         lease_ms: 60_000,
         suspect_deaths: 2,
+        besides: &[],
     };
     let began = Instant::now();
     let claims = store.claim(&request).await.unwrap();

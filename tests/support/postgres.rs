@@ -172,6 +172,7 @@ pub fn new_job(task: Task) -> NewJob {
         },
         catalog: None,
         class: Class::Normal,
+        weight: Default::default(),
         idempotency_key: None,
         request_hash: None,
         expires_at: None,

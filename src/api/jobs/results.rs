@@ -8,6 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
 use futures::stream;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -18,7 +19,7 @@ use crate::api::state::State;
 use crate::domain::id::{JobId, Seq};
 use crate::domain::item::{Outcome, OutcomeKind};
 use crate::store::StoreError;
-use crate::store::result::{ResultPage as Rows, ResultRow};
+use crate::store::result::{Again, ResultPage as Rows, ResultRow};
 use crate::wire::result::{ItemError, ItemResult, ResultPage, ResultsQuery};
 use crate::wire::submit::NDJSON;
 
@@ -28,7 +29,9 @@ const DEFAULT_PAGE: u32 = 100;
 /// Read results, as a page or, with `Accept: application/x-ndjson`, as lines.
 ///
 /// Readable while the job runs. Pages go by `seq`. A stream with `follow=true` waits for items that have not
-/// ended, in order.
+/// ended, in order, and ends with the job. Failed items that are sent back (`POST …/retry`) while it follows come
+/// again once they have ended: of several lines with one `seq`, the last one counts. A stream that begins or
+/// resumes with `after` later than the retry does not look back.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/results", tag = "jobs",
     params(("id" = uuid::Uuid, Path, description = "The job."), ResultsQuery),
@@ -48,21 +51,15 @@ pub async fn get_results(
     let limit = page_size(query.limit, DEFAULT_PAGE, state.settings.limits.max_page)?;
     // looked at first: results of a job that had ended before cannot be missing from the page
     let job = state.store.job(id).await?.ok_or_else(|| ApiError::job_not_found(id))?;
-    let rows = read_rows(&state, id, query.after, limit, query.outcome).await?.rows;
+    let rows = state.store.results(id, query.after.map(seq_of), limit, query.outcome).await?.rows;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| i64::from(row.seq));
     let results = rows.into_iter().map(result_view).collect();
     Ok(Json(ResultPage { results, next, complete: job.state.is_final() }).into_response())
 }
 
-async fn read_rows(
-    state: &State,
-    id: JobId,
-    after: Option<i64>,
-    limit: u32,
-    outcome: Option<OutcomeKind>,
-) -> Result<Rows, StoreError> {
-    let after = after.map(|after| Seq::try_from(after).unwrap_or(if after < 0 { -1 } else { Seq::MAX }));
-    state.store.results(id, after, limit, outcome).await
+/// What a client may name as a place is any number.
+fn seq_of(after: i64) -> Seq {
+    Seq::try_from(after).unwrap_or(if after < 0 { -1 } else { Seq::MAX })
 }
 
 fn result_view(row: ResultRow) -> ItemResult {
@@ -85,15 +82,17 @@ fn result_view(row: ResultRow) -> ItemResult {
 
 async fn stream_results(state: State, id: JobId, query: ResultsQuery) -> Result<Response, ApiError> {
     let permit = state.open_stream()?;
-    if state.store.job(id).await?.is_none() {
-        return Err(ApiError::job_not_found(id));
-    }
+    let job = state.store.job(id).await?.ok_or_else(|| ApiError::job_not_found(id))?;
     let tail = Tail {
         id,
-        after: query.after,
+        begin: query.after.map(seq_of),
+        after: query.after.map(seq_of),
         left: query.limit.map(u64::from),
         outcome: query.outcome,
         follow: query.follow.unwrap_or(false),
+        retried_at: job.retried_at,
+        again: None,
+        passed: None,
         ended: false,
         rows: VecDeque::new(),
         state,
@@ -110,11 +109,19 @@ async fn stream_results(state: State, id: JobId, query: ResultsQuery) -> Result<
 struct Tail {
     state: State,
     id: JobId,
-    after: Option<i64>,
+    /// Where the client wanted to begin.
+    begin: Option<Seq>,
+    after: Option<Seq>,
     /// Lines that may still be sent.
     left: Option<u64>,
     outcome: Option<OutcomeKind>,
     follow: bool,
+    /// The last retry of the job that this stream knows of.
+    retried_at: Option<DateTime<Utc>>,
+    /// What was sent before that retry is passed over, unless it has ended anew.
+    again: Option<Again>,
+    /// Up to here the last turn was complete, whatever of it was sent.
+    passed: Option<Seq>,
     /// What is read next is the last there is.
     ended: bool,
     rows: VecDeque<ResultRow>,
@@ -130,7 +137,7 @@ impl Tail {
                 return Ok(None);
             }
             if let Some(row) = self.rows.pop_front() {
-                self.after = Some(i64::from(row.seq));
+                self.after = Some(row.seq);
                 self.left = self.left.map(|left| left - 1);
                 let mut line = serde_json::to_vec(&result_view(row)).expect("a result came from JSON");
                 line.push(b'\n');
@@ -142,15 +149,33 @@ impl Tail {
         }
     }
 
+    /// After a retry the stream goes once more through what it has sent, for what ends anew.
+    fn turn_back(&mut self, retried_at: DateTime<Utc>) {
+        if self.retried_at.is_some_and(|known| known >= retried_at) {
+            return;
+        }
+        self.retried_at = Some(retried_at);
+        let Some(upto) = self.after.max(self.passed) else { return };
+        // a turn that was not complete goes on under its own, earlier time
+        let unfinished = self.again.filter(|again| upto < again.upto);
+        self.again = Some(unfinished.unwrap_or(Again { upto, since: retried_at }));
+        self.after = self.begin;
+    }
+
     /// Reads the next rows, waiting for them if the stream follows. Returns whether to look at them.
     async fn read_more(&mut self) -> Result<bool, StoreError> {
         loop {
             // before the rows: what a job that had ended lacks will never come
             let job = if self.follow { self.state.store.job(self.id).await? } else { None };
+            if let Some(retried_at) = job.as_ref().and_then(|job| job.retried_at) {
+                self.turn_back(retried_at);
+            }
             let over = !self.follow || job.is_none_or(|job| job.state.is_final());
-            let Rows { rows, settled_before } =
-                read_rows(&self.state, self.id, self.after, DEFAULT_PAGE, self.outcome).await?;
+            let Self { id, after, outcome, again, .. } = *self;
+            let read = self.state.store.results_again(id, after, DEFAULT_PAGE, outcome, again);
+            let Rows { rows, settled_before } = read.await?;
             let full = rows.len() == DEFAULT_PAGE as usize;
+            self.passed = again.map(|again| again.upto).filter(|upto| !full && settled_before > *upto);
             self.rows = rows.into_iter().filter(|row| over || row.seq < settled_before).collect();
             if over {
                 self.ended = !full;

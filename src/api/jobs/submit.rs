@@ -240,6 +240,7 @@ fn new_job(
         spec: options.spec.clone(),
         catalog,
         class: options.class,
+        weight: options.weight,
         idempotency_key,
         request_hash,
         expires_at: options.expires_at,

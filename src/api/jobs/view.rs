@@ -10,7 +10,7 @@ use crate::domain::id::JobId;
 use crate::domain::job::JobState;
 use crate::domain::model::{ModelState, ModelStatus};
 use crate::domain::task::Stage;
-use crate::store::job::JobRow;
+use crate::store::job::{JobRow, Recent};
 use crate::wire::job::{Counts, Job, JobError, StageProgress, Throughput, Usage, WaitReason, WaitingFor};
 
 /// What a view needs beside the row.
@@ -53,6 +53,7 @@ pub fn job(row: JobRow, facts: &Facts) -> Job {
         task: row.spec.task,
         state: row.state,
         class: row.class,
+        weight: row.weight.percent(),
         models: row.spec.models().into_iter().map(String::from).collect(),
         created_at: row.created_at,
         started_at: row.started_at,
@@ -81,6 +82,7 @@ pub fn unread(id: JobId, options: &Options, now: DateTime<Utc>) -> Job {
         task: options.spec.task,
         state: JobState::Queued,
         class: options.class,
+        weight: options.weight.percent(),
         models: options.spec.models().into_iter().map(String::from).collect(),
         created_at: now,
         started_at: None,
@@ -105,18 +107,31 @@ fn can_run(stages: &[StageProgress], facts: &Facts) -> bool {
 }
 
 fn throughput(row: &JobRow, now: DateTime<Utc>, can_run: bool) -> Option<Throughput> {
-    let elapsed_s = (row.finished_at.unwrap_or(now) - row.started_at?).as_seconds_f64();
     let ended = row.counts.succeeded + row.counts.failed;
-    if ended == 0 || elapsed_s <= 0.0 {
+    if ended == 0 {
         return None;
     }
-    let items_per_s = ended as f64 / elapsed_s;
+    let over = if row.state.is_final() {
+        Recent {
+            seconds: (row.finished_at.unwrap_or(now) - row.started_at?).as_seconds_f64(),
+            items: ended as f64,
+            prompt_tokens: row.usage.prompt_tokens as f64,
+            output_tokens: row.usage.output_tokens as f64,
+        }
+    } else {
+        row.recent.unwrap_or(Recent { seconds: 1.0, items: 0.0, prompt_tokens: 0.0, output_tokens: 0.0 })
+    };
+    if over.seconds <= 0.0 {
+        return None;
+    }
+    let items_per_s = over.items / over.seconds;
     let open = row.counts.waiting + row.counts.running;
+    let has_end = !row.state.is_final() && open > 0 && can_run && items_per_s > 0.0;
     Some(Throughput {
         items_per_s,
-        prompt_tokens_per_s: row.usage.prompt_tokens as f64 / elapsed_s,
-        output_tokens_per_s: row.usage.output_tokens as f64 / elapsed_s,
-        eta_s: (!row.state.is_final() && open > 0 && can_run).then(|| open as f64 / items_per_s),
+        prompt_tokens_per_s: over.prompt_tokens / over.seconds,
+        output_tokens_per_s: over.output_tokens / over.seconds,
+        eta_s: has_end.then(|| open as f64 / items_per_s),
     })
 }
 
@@ -201,6 +216,7 @@ mod tests {
             tenant: "default".into(),
             spec,
             class: Class::Normal,
+            weight: Default::default(),
             state: JobState::Running,
             stage: Stage::Concept,
             counts,
@@ -211,6 +227,13 @@ mod tests {
             started_at: Some(at(1_000)),
             finished_at: None,
             expires_at: None,
+            retried_at: None,
+            recent: (succeeded > 0).then_some(Recent {
+                seconds: 10.0,
+                items: 20.0,
+                prompt_tokens: 100.0,
+                output_tokens: 50.0,
+            }),
         }
     }
 
@@ -232,6 +255,14 @@ mod tests {
         assert_eq!(job(row(30, 0), &facts(Some(ready()))).throughput, None);
         let stopped = job(row(30, 20), &facts(Some(ModelStatus::NotLoaded)));
         assert_eq!(stopped.throughput.unwrap().eta_s, None);
+        // nothing ended lately: no rate, and no end that could be told
+        let stuck = JobRow { recent: None, ..row(30, 20) };
+        let throughput = job(stuck, &facts(Some(ready()))).throughput.unwrap();
+        assert_eq!((throughput.items_per_s, throughput.eta_s), (0.0, None));
+        // a job that has ended tells of its whole run
+        let (state, finished_at) = (JobState::Completed, Some(at(6_000)));
+        let ended = JobRow { state, finished_at, recent: None, ..row(0, 20) };
+        assert_eq!(job(ended, &facts(Some(ready()))).throughput.unwrap().items_per_s, 4.0);
     }
 
     #[test]

@@ -36,7 +36,11 @@ const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// The running cluster. Dropped without [`PrivatePostgres::stop`], it is asked to stop and not waited for.
 #[derive(Debug)]
 pub struct PrivatePostgres {
+    binaries: Binaries,
+    base: PathBuf,
     socket_folder: PathBuf,
+    owner: Option<Owner>,
+    fsync: bool,
     postmaster: Postmaster,
     /// Held until the cluster has ended.
     _lock: Flock<fs::File>,
@@ -77,7 +81,21 @@ impl PrivatePostgres {
                 Postmaster::start(&binaries, &base, data, &socket_folder, owner, settings.fsync)?
             }
         };
-        Ok(Self { socket_folder, postmaster, _lock: lock })
+        let fsync = settings.fsync;
+        Ok(Self { binaries, base, socket_folder, owner, fsync, postmaster, _lock: lock })
+    }
+
+    /// Starts the server again if its process has ended without being asked to; says whether it had to.
+    /// Blocks as long as recovery takes. After an error it may be called again.
+    pub fn revive(&mut self) -> Result<bool, EmbeddedError> {
+        if !self.postmaster.has_ended() {
+            return Ok(false);
+        }
+        let data = self.base.join("data");
+        leftover::clear(&data, &self.socket_folder);
+        let Self { binaries, base, socket_folder, owner, fsync, .. } = self;
+        self.postmaster = Postmaster::start(binaries, base, data, socket_folder, *owner, *fsync)?;
+        Ok(true)
     }
 
     /// Where the pool connects to. Database `postgres` of the cluster is ours alone.
@@ -95,7 +113,7 @@ impl PrivatePostgres {
     }
 
     /// Fast shutdown; after 30 s an immediate one. Blocks until the cluster has ended.
-    pub fn stop(mut self) {
+    pub fn stop(&mut self) {
         self.postmaster.stop();
     }
 }

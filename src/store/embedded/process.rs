@@ -88,7 +88,6 @@ impl Postmaster {
         let mut next_word = PROGRESS_EVERY;
         while !leftover::is_ready(&self.data, self.pid) {
             if self.has_ended() {
-                self.ended = true;
                 return Err(EmbeddedError::Ended { log: log.into(), tail: last_line(log) });
             }
             if began.elapsed() > READY_WITHIN {
@@ -106,11 +105,14 @@ impl Postmaster {
         Ok(())
     }
 
-    fn has_ended(&mut self) -> bool {
-        match &mut self.child {
-            Some(child) => child.try_wait().is_ok_and(|status| status.is_some()),
-            None => !leftover::is_alive(self.pid),
-        }
+    /// Once it has, its number is not used any more: it may be another process's.
+    pub fn has_ended(&mut self) -> bool {
+        self.ended = self.ended
+            || match &mut self.child {
+                Some(child) => child.try_wait().is_ok_and(|status| status.is_some()),
+                None => !leftover::is_alive(self.pid),
+            };
+        self.ended
     }
 
     fn signal(&self, signal: Signal) {
@@ -132,7 +134,6 @@ impl Postmaster {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        self.ended = true;
     }
 }
 
