@@ -19,3 +19,5 @@ mod manager;
 mod templates;
 #[path = "models/text.rs"]
 mod text;
+#[path = "models/vocabulary.rs"]
+mod vocabulary;

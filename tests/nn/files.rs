@@ -10,8 +10,8 @@ use candle_core::{Device, Tensor};
 use serde_json::json;
 
 use adit::nn::Error;
-use adit::nn::arch::ModelConfig;
 use adit::nn::arch::names::{self, Names, Scheme};
+use adit::nn::arch::{ModelConfig, RopeScaling, hf};
 use adit::nn::model::{LoadOptions, Model};
 use adit::nn::weights::adapter::Adapter;
 use adit::nn::weights::checkpoint::Checkpoint;
@@ -200,6 +200,30 @@ fn the_decoder_inside_a_pictures_checkpoint_is_read() {
         assert_eq!(model.config().eos, [1, 106]);
         assert_eq!(prompt(&mut model, &PROMPT, None), want);
     }
+}
+
+/// What published configs of such checkpoints leave out has the reference's default.
+#[test]
+fn a_sparse_config_of_a_pictures_checkpoint_is_completed() {
+    let text = json!({
+        "model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024,
+    });
+    let json = json!({"model_type": "gemma3", "eos_token_id": [1, 106], "text_config": text});
+    let config = hf::config(Path::new("config.json"), &json, None).unwrap();
+    assert_eq!((config.n_heads, config.n_kv_heads, config.head_dim, config.vocab), (8, 4, 256, 262_208));
+    assert_eq!((config.attention_scale, config.max_positions, config.tied), (1.0 / 16.0, 131_072, true));
+    assert_eq!((config.rope_theta, &config.rope_scaling), (1e6, &RopeScaling::Linear { factor: 8.0 }));
+    let seen: Vec<Option<usize>> = (0..34).map(|layer| config.window_of(layer)).collect();
+    for (layer, window) in seen.into_iter().enumerate() {
+        assert_eq!(window, if layer % 6 == 5 { None } else { Some(1024) }, "layer {layer}");
+    }
+    // layers with a window are not stretched, and turn faster
+    let (local, global) = (config.local_frequencies().unwrap(), config.inverse_frequencies());
+    assert_eq!((local[0], global[0]), (1.0, 1.0 / 8.0));
+    let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} {b}");
+    near(local[64], 1e4f64.powf(-0.5));
+    near(global[64], 1e6f64.powf(-0.5) / 8.0);
 }
 
 /// The reference multiplies embeddings by a factor that it keeps in the type of the weights.

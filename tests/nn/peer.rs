@@ -9,12 +9,17 @@
 //! The peer continues each prompt; then one forward pass over prompt and continuation says what we would
 //! have chosen at every place after the very same tokens. Up to the first difference that is our own greedy
 //! continuation; behind it, it still compares. Both sides round rows to 8 bits, in other places, so they may
-//! differ where two tokens are nearly equal, and only there.
+//! differ where two tokens are nearly equal, and only there. With `ADIT_TEST_EXACT=1` the same weights as
+//! f32, with nothing rounded, say how often either side chose as they do (4 bytes a weight, and slow).
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use candle_core::Device;
+use candle_core::quantized::gguf_file::{self, Content};
+use candle_core::quantized::{GgmlDType, QTensor};
 use serde_json::{Value, json};
 
 use adit::clock::Clock;
@@ -25,7 +30,7 @@ use adit::nn::weights::checkpoint::Checkpoint;
 
 use super::harness::argmax;
 
-const NEW_TOKENS: usize = 48;
+const NEW_TOKENS: usize = 32;
 const BLOCK: usize = 16;
 /// Largest lead that our choice may have over the peer's, in units of the logits' standard deviation at
 /// that place (a sure choice leads by several).
@@ -80,10 +85,29 @@ fn lead(logits: &[f32], peers: u32) -> f32 {
     (logits[argmax(logits) as usize] - logits[peers as usize]) / spread
 }
 
+/// The same weights with nothing left to round.
+fn exact(path: &Path, options: &LoadOptions) -> Model {
+    let mut file = File::open(path).unwrap();
+    let content = Content::read(&mut file).unwrap();
+    let mut as_f32 = |name: &String| {
+        let values = content.tensor(&mut file, name, &Device::Cpu).unwrap().dequantize(&Device::Cpu);
+        (name.clone(), QTensor::quantize(&values.unwrap(), GgmlDType::F32).unwrap())
+    };
+    let tensors: Vec<(String, QTensor)> = content.tensor_infos.keys().map(&mut as_f32).collect();
+    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, t)| (name.as_str(), t)).collect();
+    let metadata: Vec<_> = content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().join("exact.gguf");
+    gguf_file::write(&mut File::create(&to).unwrap(), &metadata, &tensors).unwrap();
+    Model::load(&Checkpoint::open(&to).unwrap(), options, &mut |_| ()).unwrap()
+}
+
 #[derive(Default)]
 struct Tally {
     tokens: usize,
     equal: usize,
+    /// How often the exact model chose as we did, and as the peer did.
+    exact: [usize; 2],
     same_texts: usize,
     /// Leads at first differences, and at all.
     first: Vec<f32>,
@@ -101,6 +125,14 @@ impl Tally {
             None => self.same_texts += 1,
         }
         self.all.extend(different);
+    }
+
+    fn add_exact(&mut self, logits: &[Vec<f32>], exact: &[Vec<f32>], peers: &[u32]) {
+        for ((ours, exact), peers) in logits.iter().zip(exact).zip(peers) {
+            let exact = argmax(exact);
+            self.exact[0] += usize::from(argmax(ours) == exact);
+            self.exact[1] += usize::from(*peers == exact);
+        }
     }
 }
 
@@ -120,6 +152,7 @@ fn greedy_tokens_are_those_of_llama_cpp() {
     let bos = checkpoint.gguf().unwrap().metadata.get("tokenizer.ggml.add_bos_token");
     let bos = bos.and_then(|v| v.to_bool().ok()).unwrap_or(false).then_some(model.config().bos).flatten();
 
+    let mut exact = std::env::var_os("ADIT_TEST_EXACT").map(|_| exact(&path, &options));
     let (mut tally, mut prompts, mut misread) = (Tally::default(), 0, Vec::new());
     for line in include_str!("prompts.txt").lines() {
         let text = line.replace("\\n", "\n");
@@ -137,7 +170,12 @@ fn greedy_tokens_are_those_of_llama_cpp() {
         prompts += 1;
         let all = [&prompt[..], &continuation].concat();
         if !continuation.is_empty() {
-            tally.add(&logits(&mut model, &all, prompt.len()), &continuation);
+            let logits_of = |model: &mut Model| logits(model, &all, prompt.len());
+            let ours = logits_of(&mut model);
+            tally.add(&ours, &continuation);
+            if let Some(exact) = &mut exact {
+                tally.add_exact(&ours, &logits_of(exact), &continuation);
+            }
         }
     }
     println!("{}", path.file_name().unwrap().display());
@@ -155,6 +193,11 @@ fn greedy_tokens_are_those_of_llama_cpp() {
         largest(&tally.first),
         largest(&tally.all)
     );
+    if exact.is_some() {
+        let share = |n: usize| 100.0 * n as f64 / tally.tokens as f64;
+        let [ours, peers] = tally.exact.map(share);
+        println!("chosen as with exact arithmetic: {ours:.2} % of ours, {peers:.2} % of the peer's");
+    }
     assert!(misread.is_empty(), "{}", misread.join("\n"));
     assert!(tally.tokens > 1000 && largest(&tally.all) < NEAR_TIE);
 }
