@@ -11,6 +11,8 @@ mod catalogs;
 #[path = "e2e/server.rs"]
 mod server;
 
+#[path = "e2e/bench.rs"]
+mod bench;
 #[path = "e2e/cli.rs"]
 mod cli;
 #[path = "e2e/cli_control.rs"]

@@ -62,6 +62,8 @@ fn read_engine(state: &State, model: &str) {
         ("prefix_hit_tokens", stats.prefix_hit_tokens),
         ("output_tokens", stats.output_tokens),
         ("forced_tokens", stats.forced_tokens),
+        ("drafted_tokens", stats.drafted_tokens),
+        ("accepted_tokens", stats.accepted_tokens),
         ("completed", stats.completed),
         ("failed", stats.failed),
         ("cancelled", stats.cancelled),
@@ -78,6 +80,13 @@ fn read_engine(state: &State, model: &str) {
         ("kv_blocks_total", stats.kv_blocks_total as f64),
         ("step_ms_last", stats.step_ms_last),
         ("step_ms_max", stats.step_ms_max),
+        ("step_ms_sum", stats.step_ms_sum),
+        ("forward_ms_sum", stats.forward_ms_sum),
+        ("mask_ms_sum", stats.mask_ms_sum),
+        ("advance_ms_sum", stats.advance_ms_sum),
+        ("prefix_cache", f64::from(u8::from(stats.levers.prefix_cache))),
+        ("jump_forward", f64::from(u8::from(stats.levers.jump_forward))),
+        ("max_sequences", stats.levers.max_sequences as f64),
     ] {
         metric::gauge(Metric::EngineGauge, &[("model", model), ("what", what)], value);
     }

@@ -14,7 +14,8 @@ use crate::domain::code::Code;
 use crate::domain::model::ModelState;
 use crate::models::error::ModelError;
 use crate::models::manager::ModelInfo;
-use crate::wire::model::{LastError, MemoryUse, Model, ModelList, Replica, StatusMap, WaitQuery};
+use crate::models::served::Served;
+use crate::wire::model::{Engine, LastError, MemoryUse, Model, ModelList, Replica, StatusMap, WaitQuery};
 
 const DEFAULT_WAIT_S: f64 = 30.0;
 const MAX_WAIT_S: f64 = 3600.0;
@@ -40,7 +41,7 @@ pub async fn model_states(Shared(state): Shared<State>) -> Json<StatusMap> {
 pub async fn list_models(Shared(state): Shared<State>) -> Result<Json<ModelList>, ApiError> {
     let infos = read_infos(&state, state.models.names()).await?;
     let queue = Queue::read(&state).await;
-    let data = infos.into_iter().map(|info| model_view(info, queue.as_ref())).collect();
+    let data = infos.into_iter().map(|info| model_view(&state, info, queue.as_ref())).collect();
     Ok(Json(ModelList { object: "list".into(), data }))
 }
 
@@ -127,7 +128,7 @@ async fn read_model(state: &State, name: &str) -> Result<Model, ApiError> {
     state.models.get_status(name)?;
     let mut infos = read_infos(state, vec![name.into()]).await?;
     let info = infos.pop().expect("one name, one description");
-    Ok(model_view(info, Queue::read(state).await.as_ref()))
+    Ok(model_view(state, info, Queue::read(state).await.as_ref()))
 }
 
 /// Plans are computed from file headers, hence not on a thread that serves requests.
@@ -160,7 +161,8 @@ impl Queue {
     }
 }
 
-fn model_view(info: ModelInfo, queue: Option<&Queue>) -> Model {
+fn model_view(state: &State, info: ModelInfo, queue: Option<&Queue>) -> Model {
+    let engine = state.models.get_model(&info.name).ok().map(|served| engine_view(&served));
     let name = &info.name;
     let count = |counts: &BTreeMap<String, i64>| counts.get(name).copied().unwrap_or(0);
     Model {
@@ -181,6 +183,7 @@ fn model_view(info: ModelInfo, queue: Option<&Queue>) -> Model {
         path: info.path,
         adapter: info.adapter,
         plan: info.plan.map(Into::into),
+        engine,
         memory: info.memory.map(|memory| MemoryUse {
             base_bytes: memory.base_bytes,
             adapter_bytes: memory.adapter_bytes,
@@ -190,4 +193,26 @@ fn model_view(info: ModelInfo, queue: Option<&Queue>) -> Model {
         last_error: info.last_error.map(|(at, failure)| LastError { at, failure: failure.into() }),
     }
     .with_status(info.status)
+}
+
+fn engine_view(served: &Served) -> Engine {
+    let stats = served.engine().stats();
+    Engine {
+        prefix_cache: stats.levers.prefix_cache,
+        jump_forward: stats.levers.jump_forward,
+        prompt_lookup: stats.levers.prompt_lookup.as_str().into(),
+        max_sequences: stats.levers.max_sequences as u64,
+        steps: stats.steps,
+        rows: stats.rows,
+        prompt_tokens: stats.prompt_tokens,
+        prefix_hit_tokens: stats.prefix_hit_tokens,
+        output_tokens: stats.output_tokens,
+        forced_tokens: stats.forced_tokens,
+        drafted_tokens: stats.drafted_tokens,
+        accepted_tokens: stats.accepted_tokens,
+        step_s: stats.step_ms_sum / 1e3,
+        forward_s: stats.forward_ms_sum / 1e3,
+        mask_s: stats.mask_ms_sum / 1e3,
+        advance_s: stats.advance_ms_sum / 1e3,
+    }
 }

@@ -79,8 +79,10 @@ pub enum Command {
     Migrate(StorageArguments),
     /// Check database, models, memory and limits, and say what to do
     Doctor(ServeArguments),
-    /// Measure a whole extraction workload against a running server
+    /// Measure a whole workload against a running server, and against a peer in turn
     Bench(BenchArguments),
+    /// Measure what each of the engine's levers gives: one server after the other with some of them off
+    Ablation(AblationArguments),
 }
 
 #[derive(Clone, Debug, Default, Args)]
@@ -272,22 +274,66 @@ pub enum ModelAction {
 
 #[derive(Clone, Debug, Args)]
 pub struct BenchArguments {
-    /// Items of the workload
-    #[arg(long, default_value_t = 256)]
-    pub items: usize,
-    /// `attribute` describes columns under a schema of enums; `custom` extracts from short letters
+    /// What is asked, and how often
     #[arg(long, value_enum, default_value = "attribute")]
     pub workload: Workload,
-    /// Runs after one that is not counted; the median is reported
+    /// Items of a run [default: the workload's own number]
+    #[arg(long, value_name = "N")]
+    pub items: Option<usize>,
+    /// Runs of each side after one that is not counted; medians are reported
     #[arg(long, default_value_t = 3)]
     pub runs: usize,
+    /// The model that adit serves the workload with
     #[arg(long)]
     pub model: Option<String>,
+    /// A server with OpenAI's chat completions: both sides get the same runs, in turn
+    #[arg(long, value_name = "URL")]
+    pub peer: Option<String>,
+    /// The model that the peer is asked for [default: the first it lists]
+    #[arg(long, value_name = "NAME")]
+    pub peer_model: Option<String>,
+    /// Requests that the peer has at a time
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub peer_concurrency: usize,
+    /// A request that takes the peer longer than this is counted as its error
+    #[arg(long, default_value_t = 600.0, value_name = "S")]
+    pub peer_timeout: f64,
+    /// Number of the first run; each run has a number of its own, and with it prompts of its own [default: from the clock]
+    #[arg(long, value_name = "N")]
+    pub first_run: Option<u64>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AblationArguments {
+    #[command(flatten)]
+    pub serve: ServeArguments,
+    /// What is asked
+    #[arg(long, value_enum, default_value = "head")]
+    pub workload: Workload,
+    /// Items of a run
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub items: usize,
+    /// Rounds over all settings; medians are reported
+    #[arg(long, default_value_t = 3)]
+    pub runs: usize,
+    /// Only settings whose name holds this text
+    #[arg(long, value_name = "TEXT")]
+    pub only: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Workload {
+    /// 256 prompts of 400 shared and 100 own tokens, answers of about 100 under a schema of enums
+    Head,
+    /// 64 prompts of 1,500 own tokens
+    Long,
+    /// 1,024 prompts of 60 tokens, answers of 30
+    Tiny,
+    /// 256 prompts of all three kinds
+    Mixed,
+    /// The attribute task over 256 tables of 8 columns; repeats its prompts, and has no peer
     Attribute,
+    /// The custom task over 256 short letters; repeats its prompts, and has no peer
     Custom,
 }
 

@@ -71,6 +71,7 @@ async fn run(global: &Global, command: &Command) -> Result<Exit> {
         Command::Migrate(args) => serve::migrate(global, args).await,
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Bench(args) => bench::run(global, args).await,
+        Command::Ablation(args) => bench::ablation::run(global, args).await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Typed HTTP client of our own API. The command line reaches the server through nothing else.
 
+pub mod openai;
+
 use futures::{Stream, StreamExt, TryStreamExt};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;

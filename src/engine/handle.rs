@@ -7,9 +7,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::executor::Executor;
 use super::request::{AdapterId, Completion, EngineError, Request};
-use super::stats::Stats;
+use super::stats::{Levers, Stats};
 use super::thread;
-use crate::config::settings;
+use crate::config::settings::{self, PromptLookup};
 use crate::nn::weights::adapter::Adapter;
 
 /// Bounds and switches of one engine.
@@ -24,6 +24,8 @@ pub struct Options {
     pub prefix_cache: bool,
     /// Append forced tokens without sampling. The answers are the same without, later.
     pub jump_forward: bool,
+    /// Read drafts along that were found in what a sequence has so far. The answers are the same without.
+    pub prompt_lookup: PromptLookup,
     /// Threads that compute masks while the device runs; 0 computes them between forward passes, which is
     /// right where the forward pass itself keeps every core busy.
     pub mask_threads: usize,
@@ -37,7 +39,18 @@ impl Options {
             max_queued: engine.max_queued.max(1),
             prefix_cache: engine.prefix_cache,
             jump_forward: engine.jump_forward,
+            prompt_lookup: engine.prompt_lookup,
             mask_threads: 0,
+        }
+    }
+
+    /// Those of them that say what work is saved.
+    pub fn levers(&self) -> Levers {
+        Levers {
+            prefix_cache: self.prefix_cache,
+            jump_forward: self.jump_forward,
+            prompt_lookup: self.prompt_lookup,
+            max_sequences: self.max_sequences,
         }
     }
 }
@@ -54,7 +67,7 @@ impl Default for Options {
 pub fn spawn(executor: Box<dyn Executor>, options: Options) -> Handle {
     let (commands, inbox) = mpsc::channel();
     let (ended_sender, ended) = watch::channel(());
-    let stats = Arc::new(Mutex::new(Stats::default()));
+    let stats = Arc::new(Mutex::new(Stats { levers: options.levers(), ..Stats::default() }));
     let context_tokens = executor.context_tokens().min(executor.n_blocks() * executor.block_tokens());
     let shared = Shared {
         commands,

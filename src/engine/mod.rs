@@ -4,10 +4,14 @@
 //!
 //! Knows tokens. Never knows text, jobs, HTTP or Postgres.
 
+mod adapters;
+mod admission;
 pub mod executor;
 pub mod grammar;
 pub mod handle;
+mod heads;
 pub mod kv;
+pub mod lookup;
 pub mod request;
 pub mod sampling;
 pub mod scheduler;

@@ -6,7 +6,9 @@ use super::executor::Executor;
 use super::grammar::{Choice, Walk};
 use super::handle::{Reply, SequenceId};
 use super::kv::{BlockHash, BlockTable, Pool, PrefixHasher};
+use super::lookup::{self, Watched};
 use super::request::{Completion, EngineError, Finish, Request};
+use super::scheduler::plan;
 use super::scheduler::queue::Ticket;
 use crate::domain::usage::Usage;
 
@@ -46,6 +48,10 @@ pub(super) struct Sequence {
     pub walk: Option<Walk>,
     /// What the next token may be, once computed for this position.
     pub choice: Option<Result<Choice, EngineError>>,
+    /// Tokens that may follow, read in this step to be verified. Empty between steps.
+    pub draft: Vec<u32>,
+    /// A draft that is only compared with what comes.
+    pub watched: Option<Watched>,
     pub usage: Usage,
     pub served_at: u64,
     pub is_prepared: bool,
@@ -79,6 +85,8 @@ impl Sequence {
             n_published: 0,
             walk: None,
             choice: None,
+            draft: Vec::new(),
+            watched: None,
             usage,
             served_at: 0,
             is_prepared: false,
@@ -94,6 +102,32 @@ impl Sequence {
             priority: self.request.priority,
             group: self.request.group,
             cost: if is_new { cost } else { 0 },
+        }
+    }
+
+    pub(super) fn as_running(&self) -> plan::Running {
+        plan::Running {
+            id: self.id,
+            priority: self.request.priority,
+            group: self.request.group,
+            computed: self.computed,
+            pending: self.pending(),
+            blocks: self.blocks.len(),
+            unshared_blocks: self.blocks.n_unshared(),
+            is_decoding: self.computed >= self.prefill_end,
+            served_at: self.served_at,
+        }
+    }
+
+    /// Without anything from the cache.
+    pub(super) fn as_waiting(&self) -> plan::Waiting {
+        plan::Waiting {
+            id: self.id,
+            priority: self.request.priority,
+            group: self.request.group,
+            tokens: self.tokens.len(),
+            hit_tokens: 0,
+            revived_blocks: 0,
         }
     }
 
@@ -146,10 +180,15 @@ impl Sequence {
         self.settle(shape, jump_forward)
     }
 
-    fn settle(&mut self, shape: &Shape, jump_forward: bool) -> Result<Progress, EngineError> {
-        let room = (self.request.max_tokens as usize)
+    /// Tokens that the answer may still have.
+    fn room(&self, shape: &Shape) -> usize {
+        (self.request.max_tokens as usize)
             .saturating_sub(self.n_output())
-            .min(shape.max_tokens.saturating_sub(self.tokens.len()));
+            .min(shape.max_tokens.saturating_sub(self.tokens.len()))
+    }
+
+    fn settle(&mut self, shape: &Shape, jump_forward: bool) -> Result<Progress, EngineError> {
+        let room = self.room(shape);
         if let Some(walk) = &mut self.walk {
             if walk.is_complete() {
                 return Ok(Progress::Ends(Finish::Stop));
@@ -168,6 +207,36 @@ impl Sequence {
             }
         }
         Ok(if room == 0 { Progress::Ends(Finish::Length) } else { Progress::GoesOn })
+    }
+
+    /// Looks up a draft of up to `max` tokens that the grammar allows and that needs no more than
+    /// `spare_blocks` new blocks. The token after the draft is sampled, so it leaves room for that.
+    pub(super) fn take_draft(&mut self, max: usize, spare_blocks: usize, shape: &Shape) {
+        let held = (self.blocks.len() + spare_blocks) * shape.block_tokens;
+        let max = max.min(held.saturating_sub(self.tokens.len())).min(self.room(shape).saturating_sub(1));
+        self.draft = lookup::propose(&self.tokens, max);
+        if let Some(walk) = &mut self.walk {
+            let n_allowed = walk.n_allowed(&self.draft);
+            self.draft.truncate(n_allowed);
+        }
+    }
+
+    /// Looks up a draft to compare with what comes, unless one is being watched.
+    pub(super) fn watch_draft(&mut self, shape: &Shape) {
+        if self.watched.is_none() {
+            self.take_draft(lookup::MAX_DRAFT, usize::MAX / shape.block_tokens / 2, shape);
+            if !self.draft.is_empty() {
+                self.watched = Some(Watched::new(self.tokens.len(), &self.draft));
+            }
+            self.draft.clear();
+        }
+    }
+
+    /// Of a watched draft about which all is known: how many of its tokens came true, and how many it had.
+    pub(super) fn judge_watched(&mut self) -> Option<(usize, usize)> {
+        let verdict = self.watched.as_ref()?.verdict(&self.tokens)?;
+        self.watched = None;
+        Some(verdict)
     }
 
     /// Takes what the cache has and blocks of its own for the rest. The plan has counted both.

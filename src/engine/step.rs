@@ -1,6 +1,7 @@
 //! One forward pass: work into a batch, masks beside the device, logits into tokens.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::executor::{Executor, ExecutorError};
 use super::grammar::{Choice, Walk};
@@ -8,12 +9,11 @@ use super::handle::SequenceId;
 use super::request::{AdapterId, EngineError};
 use super::sampling;
 use super::scheduler::plan::Work;
-use super::sequence::{Sequence, Shape};
+use super::sequence::{Progress, Sequence, Shape};
 use crate::nn::batch::{Batch, Span};
 
-pub(super) type Failure = EngineError;
-
-/// Lays the work out as one ragged batch. A sequence whose pending tokens are all in it wants logits.
+/// Lays the work out as one ragged batch. A sequence whose pending tokens are all in it wants logits: of the
+/// last of them, and of each token of its draft.
 pub(super) fn fill_batch(
     batch: &mut Batch,
     part: &[Work],
@@ -24,7 +24,10 @@ pub(super) fn fill_batch(
     batch.clear();
     for work in part {
         let sequence = &running[&work.id];
-        let (past, end) = (sequence.computed, sequence.computed + work.rows);
+        let samples = work.rows == sequence.pending();
+        let draft = if samples { &sequence.draft[..] } else { &[] };
+        let (past, own_end) = (sequence.computed, sequence.computed + work.rows);
+        let end = own_end + draft.len();
         let n_blocks = end.div_ceil(shape.block_tokens);
         let first_written = past / shape.block_tokens;
         assert!(
@@ -33,16 +36,18 @@ pub(super) fn fill_batch(
         );
         batch.spans.push(Span {
             first_row: batch.tokens.len() as u32,
-            n_tokens: work.rows as u32,
+            n_tokens: (work.rows + draft.len()) as u32,
             past: past as u32,
             first_block: batch.blocks.len() as u32,
             n_blocks: n_blocks as u32,
             adapter: sequence.request.adapter.and_then(&slot_of),
         });
-        batch.tokens.extend_from_slice(&sequence.tokens[past..end]);
+        batch.tokens.extend_from_slice(&sequence.tokens[past..own_end]);
+        batch.tokens.extend_from_slice(draft);
         batch.blocks.extend(sequence.blocks.iter().take(n_blocks).map(super::kv::Block::id));
-        if end == sequence.tokens.len() {
-            batch.logit_rows.push(batch.tokens.len() as u32 - 1);
+        if samples {
+            let n_rows = batch.tokens.len();
+            batch.logit_rows.extend((n_rows - 1 - draft.len()..n_rows).map(|row| row as u32));
         }
     }
 }
@@ -76,51 +81,132 @@ pub(super) fn choosers<'a>(
         .collect()
 }
 
+/// Logits of one pass, and the time in which it did nothing but masks.
+pub(super) struct Passed<'e> {
+    pub logits: Result<&'e [f32], ExecutorError>,
+    pub mask_time: Duration,
+}
+
 /// Runs the pass with the masks beside it, on `mask_threads` threads, or before it if that is 0.
 pub(super) fn forward<'e>(
     executor: &'e mut dyn Executor,
     batch: &Batch,
     mut choosers: Vec<Chooser<'_>>,
     mask_threads: usize,
-) -> Result<&'e [f32], ExecutorError> {
+) -> Passed<'e> {
+    let begun = Instant::now();
     if mask_threads == 0 || choosers.is_empty() {
         choosers.iter_mut().for_each(Chooser::compute);
-        return executor.forward(batch);
+        let mask_time = begun.elapsed();
+        return Passed { logits: executor.forward(batch), mask_time };
     }
     let per_thread = choosers.len().div_ceil(mask_threads);
-    std::thread::scope(|scope| {
+    let mut forwarded = begun;
+    let logits = std::thread::scope(|scope| {
         for chunk in choosers.chunks_mut(per_thread) {
             scope.spawn(move || chunk.iter_mut().for_each(Chooser::compute));
         }
-        executor.forward(batch)
-    })
+        let logits = executor.forward(batch);
+        forwarded = Instant::now();
+        logits
+    });
+    // masks that were ready before the logits cost nothing
+    Passed { logits, mask_time: forwarded.elapsed() }
 }
 
-/// One entry per work: the token chosen, or `None` where the sequence has more to read first.
-pub(super) fn choose(
+/// What a pass did for one sequence.
+#[derive(Debug, Default)]
+pub(super) struct Advance {
+    /// `None` where the sequence has more to read first.
+    pub progress: Option<Result<Progress, EngineError>>,
+    pub output_tokens: u64,
+    pub forced_tokens: u64,
+    /// Draft tokens that were read along, and those of them that were chosen indeed.
+    pub drafted: usize,
+    pub accepted: usize,
+}
+
+/// Moves the sequences of a part on by what was computed and what its logits choose; one entry per work.
+pub(super) fn advance(
     logits: &[f32],
-    batch: &Batch,
+    n_logit_rows: usize,
     part: &[Work],
-    running: &BTreeMap<SequenceId, Sequence>,
-) -> Vec<Option<Result<u32, Failure>>> {
-    let width = logits.len().checked_div(batch.logit_rows.len()).unwrap_or(0);
+    running: &mut BTreeMap<SequenceId, Sequence>,
+    shape: &Shape,
+    jump_forward: bool,
+) -> Vec<Advance> {
+    let width = logits.len().checked_div(n_logit_rows).unwrap_or(0);
     let mut rows = logits.chunks_exact(width.max(1));
     part.iter()
         .map(|work| {
-            let sequence = &running[&work.id];
-            if work.rows < sequence.pending() {
-                return None;
+            let Some(sequence) = running.get_mut(&work.id) else { return Advance::default() };
+            let samples = work.rows == sequence.pending();
+            sequence.computed += work.rows;
+            if !samples {
+                return Advance::default();
             }
-            let row = rows.next().expect("the executor returns a row for every row asked for");
-            let choice = match &sequence.choice {
-                Some(Ok(choice)) => Some(choice),
-                Some(Err(error)) => return Some(Err(error.clone())),
-                None => None,
-            };
-            let position = sequence.n_output() as u64;
-            Some(sampling::sample(row, choice, &sequence.request.sampling, position))
+            let rows: Vec<&[f32]> = rows.by_ref().take(1 + sequence.draft.len()).collect();
+            let before = sequence.usage;
+            let drafted = sequence.draft.len();
+            let (progress, accepted) = verify(sequence, &rows, shape, jump_forward);
+            Advance {
+                progress: Some(progress),
+                output_tokens: sequence.usage.output_tokens - before.output_tokens,
+                forced_tokens: sequence.usage.forced_tokens - before.forced_tokens,
+                drafted,
+                accepted,
+            }
         })
         .collect()
+}
+
+/// Chooses from one row after the other for as long as what was chosen (and forced after it) is what the
+/// draft had there, so that the next row was computed from the right tokens. Returns how many draft tokens
+/// came true; the others' KV lies behind `computed` and is written anew.
+fn verify(
+    sequence: &mut Sequence,
+    rows: &[&[f32]],
+    shape: &Shape,
+    jump_forward: bool,
+) -> (Result<Progress, EngineError>, usize) {
+    let draft = std::mem::take(&mut sequence.draft);
+    let base = sequence.tokens.len();
+    let mut accepted = 0;
+    loop {
+        let row = rows.get(accepted).expect("the executor returns a row for every row asked for");
+        let progress = choose(sequence, row).and_then(|token| sequence.push(token, shape, jump_forward));
+        let came = &sequence.tokens[base + accepted..];
+        accepted += came.iter().zip(&draft[accepted..]).take_while(|(a, b)| a == b).count();
+        let is_verified = base + accepted == sequence.tokens.len();
+        if !matches!(progress, Ok(Progress::GoesOn)) || !is_verified {
+            sequence.computed += accepted;
+            return (progress, accepted);
+        }
+        // all that came is in the draft, so the row after it was computed too
+    }
+}
+
+fn choose(sequence: &mut Sequence, row: &[f32]) -> Result<u32, EngineError> {
+    let choice = match (sequence.choice.take(), &mut sequence.walk) {
+        (Some(choice), _) => Some(choice?),
+        // a place in a draft: what came before it is known only now
+        (None, Some(walk)) => Some(walk.choices(&sequence.request.stop)?),
+        (None, None) => None,
+    };
+    let position = sequence.n_output() as u64;
+    sampling::sample(row, choice.as_ref(), &sequence.request.sampling, position)
+}
+
+/// Takes the part's drafts away. False: there were none.
+pub(super) fn drop_drafts(part: &[Work], running: &mut BTreeMap<SequenceId, Sequence>) -> bool {
+    let mut had_any = false;
+    for work in part {
+        if let Some(sequence) = running.get_mut(&work.id) {
+            had_any |= !sequence.draft.is_empty();
+            sequence.draft.clear();
+        }
+    }
+    had_any
 }
 
 /// Two halves by rows, so that one long span is divided too. `None`: one row cannot be divided.

@@ -59,6 +59,9 @@ pub struct Model {
     /// Bytes it holds now; absent while it holds none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryUse>,
+    /// Of a `ready` model: its engine, which models on the same base share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
     /// Items of all jobs that wait for it; absent while the database is away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items_waiting: Option<i64>,
@@ -116,6 +119,34 @@ pub struct LastError {
     pub at: DateTime<Utc>,
     #[serde(flatten)]
     pub failure: LoadFailure,
+}
+
+/// What an engine may use to do less work, and what it has done since the base was loaded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Engine {
+    /// A head that several prompts share is computed once.
+    pub prefix_cache: bool,
+    /// Tokens that a schema forces are appended without sampling.
+    pub jump_forward: bool,
+    /// Tokens found in the prompt are read along and verified: `off`, `auto` (while it saves time) or `on`.
+    pub prompt_lookup: String,
+    /// Sequences that may run at once.
+    pub max_sequences: u64,
+    pub steps: u64,
+    /// Tokens that went through the forward pass.
+    pub rows: u64,
+    pub prompt_tokens: u64,
+    pub prefix_hit_tokens: u64,
+    pub output_tokens: u64,
+    pub forced_tokens: u64,
+    /// Tokens that were read along, and those of them that came true.
+    pub drafted_tokens: u64,
+    pub accepted_tokens: u64,
+    /// Seconds in steps; of those, in forward passes, with nothing but masks, and taking tokens in.
+    pub step_s: f64,
+    pub forward_s: f64,
+    pub mask_s: f64,
+    pub advance_s: f64,
 }
 
 /// How far a load has come.

@@ -1,6 +1,7 @@
 //! Random traces through a whole engine. The fake executor's tokens depend on everything its block tables lead
 //! to, so each answer is compared with one computed without any cache.
 
+use adit::config::settings::PromptLookup;
 use adit::engine::executor::fake::{FakeExecutor, FakeOptions, Fault};
 use adit::engine::handle::Options;
 use adit::engine::request::{Finish, Request};
@@ -137,7 +138,8 @@ fn dropped_callers_leave_nothing_behind() {
 fn a_head_is_computed_once_for_all_who_share_it() {
     run(async {
         let fake = FakeOptions { vocab_size: 64, n_blocks: 400, ..FakeOptions::default() };
-        let handle = engine(fake.clone(), Options { max_step_tokens: 32, ..Options::default() });
+        let options = Options { max_step_tokens: 32, prompt_lookup: PromptLookup::Off, ..Options::default() };
+        let handle = engine(fake.clone(), options);
         let mut rng = Rng(5);
         let head = rng.tokens(100, 64);
         let requests: Vec<Request> = (0..20)
@@ -156,6 +158,79 @@ fn a_head_is_computed_once_for_all_who_share_it() {
         // the head once, each tail once, each answer but its last token once
         assert_eq!(handle.stats().rows, 100 + 20 * (6 + 3));
     });
+}
+
+/// The `head` workload's shape: of what could come from the cache, at least 95 % does, whatever the batches.
+#[test]
+fn nearly_all_of_a_shared_head_is_hit() {
+    const ITEMS: usize = 256;
+    let mut rng = Rng(6);
+    for (max_step_tokens, max_sequences, n_blocks, n_heads) in
+        [(512, 64, 2_048, 1), (512, 64, 2_048, 2), (128, 8, 2_048, 1), (512, 64, 600, 3)]
+    {
+        let fake = FakeOptions {
+            vocab_size: 1_000,
+            block_tokens: 16,
+            n_blocks,
+            context_tokens: 2_048,
+            ..FakeOptions::default()
+        };
+        let heads: Vec<Vec<u32>> = (0..n_heads).map(|_| rng.tokens(400, 1_000)).collect();
+        let requests: Vec<Request> = (0..ITEMS)
+            .map(|n| {
+                let mut prompt = heads[n % n_heads].clone();
+                let n_own = rng.within(80, 120);
+                prompt.extend(rng.tokens(n_own, 1_000));
+                let mut one = request(&prompt, 20);
+                one.group = (n % n_heads) as u64;
+                one
+            })
+            .collect();
+        run(async {
+            let options = Options { max_step_tokens, max_sequences, ..Options::default() };
+            let handle = engine(fake, options);
+            let answers = generate_all(&handle, requests).await;
+            let hits: u64 = answers.iter().map(|answer| answer.usage.prefix_hit_tokens).sum();
+            // each head has to be computed once; a head is 25 whole blocks
+            let possible = ((ITEMS - n_heads) * 400) as u64;
+            let share = hits as f64 / possible as f64;
+            println!(
+                "{n_heads} heads, {max_sequences} sequences, {n_blocks} blocks: {:.2} % of what is possible",
+                100.0 * share
+            );
+            assert!(share >= 0.95, "{hits} of {possible} tokens");
+            is_whole(&handle).await;
+        });
+    }
+}
+
+/// With one place, requests that wait together begin by priority and then by age.
+#[test]
+fn order_is_by_priority_then_age() {
+    for seed in 0..60 {
+        let mut rng = Rng(seed);
+        let fake = FakeOptions { vocab_size: 64, n_blocks: 400, seed, ..FakeOptions::default() };
+        let begun = fake.begun.clone();
+        let priorities: Vec<u8> =
+            // the first runs at once, and into the lock
+            (0..30).map(|n| if n == 0 { 9 } else { rng.within(0, 3) as u8 }).collect();
+        run(async {
+            let handle =
+                engine(fake, Options { max_sequences: 1, prefix_cache: false, ..Options::default() });
+            let calls = priorities.iter().enumerate().map(|(n, &priority)| {
+                let mut one = request(&[n as u32, 3, 4], rng.within(2, 9) as u32);
+                one.priority = priority;
+                handle.generate(one)
+            });
+            let closed = begun.lock().unwrap();
+            // polled in this order: all are sent before the lock is released
+            futures::future::join(futures::future::join_all(calls), async move { drop(closed) }).await;
+        });
+        let begun = begun.lock().unwrap();
+        let order: Vec<_> = begun.iter().map(|&n| (std::cmp::Reverse(priorities[n as usize]), n)).collect();
+        assert_eq!(order.len(), 30);
+        assert!(order.is_sorted(), "seed {seed}: {order:?}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@
 //! shows as a wrong token. Faults and time are planted by step number and by cost.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Executor, ExecutorError};
@@ -40,6 +40,8 @@ pub struct FakeOptions {
     pub row_cost: Duration,
     /// Added to these tokens' logits in every row.
     pub bias: Vec<(u32, f32)>,
+    /// First tokens of the sequences in the order in which they began. A step waits while this is locked.
+    pub begun: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Default for FakeOptions {
@@ -56,6 +58,7 @@ impl Default for FakeOptions {
             step_cost: Duration::ZERO,
             row_cost: Duration::ZERO,
             bias: Vec::new(),
+            begun: Arc::default(),
         }
     }
 }
@@ -150,6 +153,15 @@ impl Executor for FakeExecutor {
     }
 
     fn forward(&mut self, batch: &Batch) -> Result<&[f32], ExecutorError> {
+        if let Ok(mut begun) = self.options.begun.lock() {
+            begun.extend(
+                batch
+                    .spans
+                    .iter()
+                    .filter(|span| span.past == 0)
+                    .map(|span| batch.tokens[span.first_row as usize]),
+            );
+        }
         let step = self.n_steps;
         self.n_steps += 1;
         self.check(batch);

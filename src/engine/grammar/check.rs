@@ -4,6 +4,7 @@
 //! compile over a vocabulary of single bytes, which finds whatever else the grammar compiler refuses. The
 //! verdict does not depend on the model.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
@@ -14,14 +15,20 @@ use super::compiler::{Compiler, Options};
 
 /// Nesting of subschemas. The compiler recurses; this keeps it within a 2 MiB stack.
 const MAX_DEPTH: usize = 64;
-/// Subschemas in all.
-const MAX_SUBSCHEMAS: usize = 20_000;
+/// Subschemas in all. The compiler takes up to 20 KiB for each.
+const MAX_SUBSCHEMAS: usize = 4_000;
+/// Properties of one object: optional ones take time by their square, 0.4 s for so many.
+const MAX_PROPERTIES: usize = 2_000;
 /// Members of one `enum`.
 const MAX_ENUM: usize = 10_000;
 /// Bytes of one `pattern`.
 const MAX_PATTERN_BYTES: usize = 2_048;
 /// Any `minLength`, `maxItems` and so on.
 const MAX_COUNT: usize = 10_000;
+/// A `multipleOf` in units of its last decimal place, the sum of different ones, and their product where they
+/// may meet: the lexer has a state of some 400 bytes for each remainder.
+const MAX_MULTIPLE: u64 = 10_000;
+const MIN_MULTIPLE: f64 = 1e-6;
 
 /// Assertions that no mask can hold, of any draft. Annotations are not listed, they may stay.
 const UNSUPPORTED: [&str; 23] = [
@@ -75,13 +82,18 @@ pub(super) fn check_shape(
     if schema_bytes > limit {
         return Err(GrammarError::TooLarge { path: "/".into(), what: "the schema's size in bytes", limit });
     }
-    Shape { path: Vec::new(), n_subschemas: 0 }.check(schema)
+    let mut shape = Shape { path: Vec::new(), n_subschemas: 0, multiples: BTreeSet::new(), combines: false };
+    shape.check(schema)
 }
 
 /// A walk over subschemas that knows where it is.
 struct Shape<'a> {
     path: Vec<Step<'a>>,
     n_subschemas: usize,
+    /// Each `multipleOf` in units of its last decimal place.
+    multiples: BTreeSet<u64>,
+    /// Whether subschemas may hold for the same value: an `allOf` or a reference was seen.
+    combines: bool,
 }
 
 enum Step<'a> {
@@ -119,12 +131,23 @@ impl<'a> Shape<'a> {
 
     fn check_keyword(&mut self, keyword: &str, value: &'a Value) -> Result<(), GrammarError> {
         match keyword {
+            "properties" if value.as_object().is_some_and(|map| map.len() > MAX_PROPERTIES) => {
+                Err(self.too_large("the number of properties", MAX_PROPERTIES))
+            }
             "properties" | "patternProperties" | "$defs" | "definitions" => self.check_map(value),
-            "allOf" | "anyOf" | "oneOf" | "prefixItems" => self.check_list(value),
+            "allOf" => {
+                self.combines = true;
+                self.check_multiples()?;
+                self.check_list(value)
+            }
+            "anyOf" | "oneOf" | "prefixItems" => self.check_list(value),
             "items" if value.is_array() => self.check_list(value),
             "items" | "additionalItems" | "additionalProperties" => self.check(value),
             "$ref" => match value.as_str() {
-                Some(reference) if reference.starts_with('#') => Ok(()),
+                Some(reference) if reference.starts_with('#') => {
+                    self.combines = true;
+                    self.check_multiples()
+                }
                 _ => Err(self.invalid("only references inside the schema ('#…') are followed")),
             },
             "enum" => match value.as_array() {
@@ -149,9 +172,32 @@ impl<'a> Shape<'a> {
                     None => Err(self.invalid("a count must be a whole number from 0")),
                 }
             }
+            "multipleOf" => self.check_multiple(value),
             _ if UNSUPPORTED.contains(&keyword) => Err(self.unsupported(keyword)),
             _ => Ok(()),
         }
+    }
+
+    fn check_multiple(&mut self, value: &Value) -> Result<(), GrammarError> {
+        let Some(step) = value.as_f64().filter(|step| *step >= MIN_MULTIPLE) else {
+            return Err(self.invalid(&format!("'multipleOf' must be a number from {MIN_MULTIPLE}")));
+        };
+        // a float is written without an exponent: its digits are the number of units
+        let digits: String = step.to_string().chars().filter(char::is_ascii_digit).collect();
+        self.multiples.insert(digits.parse().unwrap_or(u64::MAX));
+        self.check_multiples()
+    }
+
+    fn check_multiples(&self) -> Result<(), GrammarError> {
+        let states = if self.combines {
+            self.multiples.iter().fold(1, |product: u64, units| product.saturating_mul(*units))
+        } else {
+            self.multiples.iter().fold(0, |sum: u64, units| sum.saturating_add(*units))
+        };
+        if self.multiples.is_empty() || states <= MAX_MULTIPLE {
+            return Ok(());
+        }
+        Err(self.too_large("the states that 'multipleOf' needs", MAX_MULTIPLE as usize))
     }
 
     fn check_map(&mut self, value: &'a Value) -> Result<(), GrammarError> {

@@ -98,6 +98,12 @@ impl Walk {
         }
     }
 
+    /// How many of these tokens, one after the other, the grammar would take. Moves nothing.
+    pub fn n_allowed(&mut self, tokens: &[u32]) -> usize {
+        // what cannot be judged is not allowed
+        if tokens.is_empty() { 0 } else { self.matcher.validate_tokens(tokens).unwrap_or(0) }
+    }
+
     fn closing_quote(&self) -> Option<u32> {
         let limit = self.grammar.string_limit_bytes?;
         let bytes = self.text.open_value_bytes()?;

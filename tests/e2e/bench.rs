@@ -1,0 +1,79 @@
+//! `adit bench --peer`: a real server on one side, a stand-in on the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::http::StatusCode;
+use axum::routing::post;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use crate::server::{Server, folder};
+
+/// Answers validly, but fails every fourth request.
+async fn stand_in() -> String {
+    let n = Arc::new(AtomicUsize::new(0));
+    let complete = move |Json(body): Json<Value>| async move {
+        if n.fetch_add(1, Ordering::SeqCst) % 4 == 3 {
+            return Err((StatusCode::INTERNAL_SERVER_ERROR, "planted"));
+        }
+        let product = &body["response_format"]["json_schema"]["schema"]["properties"]["product"]["enum"][0];
+        let content = json!({"intent": "order", "product": product, "urgent": true}).to_string();
+        Ok(Json(json!({"choices": [{"message": {"role": "assistant", "content": content}}],
+                       "usage": {"prompt_tokens": 50, "completion_tokens": 20}})))
+    };
+    let routes = Router::new().route("/v1/chat/completions", post(complete));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    format!("http://{address}/v1")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_sides_are_measured_in_turn() {
+    let (dir, model) = folder();
+    let server = Server::start(dir.path(), &model);
+    let peer = stand_in().await;
+    let args = [
+        "bench",
+        "--workload",
+        "tiny",
+        "--items",
+        "12",
+        "--runs",
+        "2",
+        "--json",
+        "--peer",
+        &peer,
+        "--peer-model",
+        "stand-in",
+        "--peer-concurrency",
+        "3",
+    ];
+    let output = tokio::task::block_in_place(|| server.adit(&args));
+    let log = String::from_utf8_lossy(&output.stderr);
+    // items without an answer are not hidden behind a success
+    assert_eq!(output.status.code(), Some(3), "{log}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let order: Vec<&str> =
+        log.lines().filter_map(|line| line.split(':').next()?.split(' ').next_back()).collect();
+    assert_eq!(order, ["adit", "peer", "adit", "peer", "adit", "peer"], "{log}");
+    for run in report["adit"]["runs"].as_array().unwrap() {
+        assert_eq!((&run["answered"], &run["valid"], &run["errors"]), (&json!(12), &json!(12), &json!({})));
+        assert!(run["prompt_tokens"].as_u64().unwrap() > 12 * 20);
+        assert!(run["forced_share"].as_f64().unwrap() > 0.2, "{run}");
+    }
+    assert_eq!(report["peer"]["errors"], json!({"status_500": 6}));
+    for run in report["peer"]["runs"].as_array().unwrap() {
+        assert_eq!(
+            (&run["answered"], &run["valid"], &run["prompt_tokens"]),
+            (&json!(9), &json!(9), &json!(450))
+        );
+    }
+    let (ours, theirs) = (&report["adit"]["median"]["items/s"], &report["peer"]["median"]["items/s"]);
+    let ratio = ours.as_f64().unwrap() / theirs.as_f64().unwrap();
+    assert!((report["ratio"]["items/s"].as_f64().unwrap() - ratio).abs() < 1e-9);
+    let engine = &report["engine"];
+    assert_eq!((&engine["jump_forward"], &engine["prefix_cache"]), (&json!(true), &json!(true)));
+    assert!(engine["steps"].as_u64().unwrap() > 0 && engine["mask_s"].as_f64().unwrap() > 0.0, "{engine}");
+}
