@@ -169,7 +169,7 @@ async fn the_view_tells_of_replicas_waiting_jobs_and_the_last_error() {
     api.custom_job(3).await;
     api.custom_job(2).await;
     let (here, there) = (WorkerId::new(), WorkerId::new());
-    let now = chrono::Utc::now();
+    let now = adit::clock::Clock::default().now();
     let ready = ModelStatus::Ready { since: now, load_s: 1.0, draining: false };
     api.store.put_replica(here, "concept", &ModelStatus::NotLoaded).await.unwrap();
     api.store.put_replica(there, "concept", &ready).await.unwrap();

@@ -546,6 +546,7 @@ async fn check(what: &'static str, seed: u64, steps: usize, kind: Kind) {
 }
 
 /// Those of every run, or the one that a failed run has named.
+#[allow(clippy::disallowed_methods)] // a test's own switch is no setting
 fn seeds(usual: std::ops::RangeInclusive<u64>) -> Vec<u64> {
     match std::env::var("ADIT_TEST_SEED") {
         Ok(seed) => vec![seed.parse().expect("a number")],
