@@ -18,7 +18,8 @@ async fn stand_in() -> String {
             return Err((StatusCode::INTERNAL_SERVER_ERROR, "planted"));
         }
         let product = &body["response_format"]["json_schema"]["schema"]["properties"]["product"]["enum"][0];
-        let content = json!({"intent": "order", "product": product, "urgent": true}).to_string();
+        let content =
+            json!({"intent": "order", "product": product, "urgent": true, "topic": "a crack"}).to_string();
         Ok(Json(json!({"choices": [{"message": {"role": "assistant", "content": content}}],
                        "usage": {"prompt_tokens": 50, "completion_tokens": 20}})))
     };

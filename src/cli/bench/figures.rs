@@ -48,8 +48,11 @@ pub struct Run {
     pub p99_latency_ms: f64,
 }
 
-/// The figures that sides are compared by, each with its name.
-pub const COMPARED: [(&str, fn(&Run) -> f64); 6] = [
+/// A figure's name, and where it stands.
+type Named = (&'static str, fn(&Run) -> f64);
+
+/// The figures that sides are compared by.
+pub const COMPARED: [Named; 6] = [
     ("items/s", |run| run.items_per_s),
     ("valid items/s", |run| run.valid_items_per_s),
     ("prompt tokens/s", |run| run.prompt_tokens_per_s),
@@ -160,10 +163,10 @@ mod tests {
     #[test]
     fn answers_are_judged_and_errors_named() {
         let workload = workload(Shape::Tiny, 5, 1);
-        let good = r#"{"intent":"order","product":"oak_shelf","urgent":false}"#;
+        let good = r#"{"intent":"order","product":"oak_shelf","urgent":false,"topic":"a crack"}"#;
         let ended = [
             ended(Ok(good), 10.0),
-            ended(Ok(r#"{"intent":"steal","product":"oak_shelf","urgent":false}"#), 20.0),
+            ended(Ok(r#"{"intent":"steal","product":"oak_shelf","urgent":false,"topic":"a crack"}"#), 20.0),
             ended(Ok(r#"{"intent":"order","#), 30.0),
             ended(Err("status_500"), 99.0),
             ended(Ok(good), 40.0),

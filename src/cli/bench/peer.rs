@@ -78,7 +78,9 @@ mod tests {
                 return Err((StatusCode::SERVICE_UNAVAILABLE, "planted".into()));
             }
             let intent = if number % 4 == 3 { "steal" } else { "order" };
-            let content = json!({"intent": intent, "product": "oak_shelf", "urgent": true}).to_string();
+            let content =
+                json!({"intent": intent, "product": "oak_shelf", "urgent": true, "topic": "a crack"})
+                    .to_string();
             Ok(Json(json!({
                 "choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
                 "usage": {"prompt_tokens": 60, "completion_tokens": 20, "total_tokens": 80,

@@ -75,7 +75,7 @@ pub fn workload(shape: Shape, n_items: usize, run: u64) -> Workload {
 }
 
 fn schema(kind: Shape) -> Value {
-    let text = |max: u32| json!({"type": "string", "minLength": 20, "maxLength": max});
+    let text = |max: u32| json!({"type": "string", "minLength": max / 8, "maxLength": max});
     let properties = match kind {
         Shape::Long => json!({
             "kind": {"enum": KINDS}, "severity": {"enum": SEVERITIES}, "site": {"enum": SITES},
@@ -83,7 +83,7 @@ fn schema(kind: Shape) -> Value {
         }),
         Shape::Tiny => json!({
             "intent": {"enum": ["order", "cancel", "track", "return", "complain"]},
-            "product": {"enum": PRODUCTS}, "urgent": {"type": "boolean"},
+            "product": {"enum": PRODUCTS}, "urgent": {"type": "boolean"}, "topic": text(40),
         }),
         Shape::Head | Shape::Mixed => json!({
             "category": {"enum": CATEGORIES}, "severity": {"enum": SEVERITIES}, "product": {"enum": PRODUCTS},
@@ -120,7 +120,8 @@ const DEPARTMENTS: [&str; 5] = ["logistics", "billing", "workshop", "sales", "co
 const KINDS: [&str; 5] = ["inspection", "repair", "incident", "installation", "handover"];
 const SITES: [&str; 6] = ["harbour", "north_mill", "old_town", "airport", "river_bank", "hill_top"];
 
-const TINY_HEAD: &str = "Sort the customer's message: intent, product, urgent or not. Answer as JSON.";
+const TINY_HEAD: &str =
+    "Sort the customer's message: intent, product, urgent or not, topic in a few words. Answer as JSON.";
 
 const LONG_HEAD: &str = "You read a service report and answer as JSON: the kind of visit, how severe what was found is, the \
     site, whether somebody has to come again, and a summary in one sentence of at most 160 characters.";
