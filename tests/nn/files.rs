@@ -16,7 +16,7 @@ use adit::nn::model::{LoadOptions, Model};
 use adit::nn::weights::adapter::Adapter;
 use adit::nn::weights::checkpoint::Checkpoint;
 
-use super::harness::{ARCHS, add, fixture, load, prompt};
+use super::harness::{ARCHS, add, difference, fixture, load, prompt};
 use super::random;
 
 /// Largest relative error that rounding activations to 8 bits may cause in the fixtures' two layers.
@@ -64,6 +64,14 @@ fn write_gguf(base: &Path, dtype: GgmlDType, stored: GgmlDType, path: &Path) {
             rounded = QTensor::quantize(&values, stored).unwrap();
         }
         quantised.push((name, rounded));
+    }
+    if let RopeScaling::Llama3 { .. } = config.rope_scaling {
+        let plain = ModelConfig { rope_scaling: RopeScaling::None, ..config.clone() };
+        let pairs = plain.inverse_frequencies().into_iter().zip(config.inverse_frequencies());
+        let divisors: Vec<f32> = pairs.map(|(plain, stretched)| (plain / stretched) as f32).collect();
+        assert!(divisors.first() == Some(&1.0) && divisors.last() > Some(&1.5), "{divisors:?}");
+        let divisors = Tensor::new(divisors, &Device::Cpu).unwrap();
+        quantised.push(("rope_freqs.weight".into(), QTensor::quantize(&divisors, GgmlDType::F32).unwrap()));
     }
     let metadata = metadata(config);
     let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(k, v)| (k.as_str(), v)).collect();
@@ -140,6 +148,27 @@ fn gguf_and_safetensors_of_the_same_weights_agree() {
             check_both(arch, &mut rounded, &mut load_gguf(&dir, dtype, dtype), 1e-6, "16 bits");
         }
     }
+}
+
+/// Llama 3.1's frequencies: options in `config.json`, a tensor of divisors in GGUF.
+#[test]
+fn stretched_frequencies_survive_the_way_through_gguf() {
+    let base = tempfile::tempdir().unwrap();
+    let config = json!({
+        "model_type": "llama", "hidden_size": 64, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 320, "rope_theta": 100.0,
+        "max_position_embeddings": 128, "tie_word_embeddings": true,
+        "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 64},
+    });
+    random::write(base.path(), &config, 4);
+    let want = prompt(&mut load(base.path()), &PROMPT, None);
+    let got = prompt(&mut load_gguf(base.path(), GgmlDType::F32, GgmlDType::F32), &PROMPT, None);
+    check_agree(&want, &got, 1e-6, "stretched");
+    let mut plain = config.clone();
+    plain["rope_scaling"] = serde_json::Value::Null;
+    fs::write(base.path().join("config.json"), plain.to_string()).unwrap();
+    assert!(difference(&want, &prompt(&mut load(base.path()), &PROMPT, None)) > 0.01, "it matters");
 }
 
 /// Only the rounding of the rows to 8 bits is left, and a random model of 64 columns amplifies it.

@@ -63,7 +63,7 @@ fn a_mixed_batch_answers_as_merged_checkpoints_do() {
         // two prompts of each adapter and of the base; neighbours use different ones
         let prompts: Vec<Vec<u32>> = [3, 7, 11, 15, 18, 9, 1, 17].map(|n| random.tokens(n, 320)).to_vec();
         let mut want = Vec::new();
-        for i in 0..prompts.len() {
+        for (i, prompt) in prompts.iter().enumerate() {
             let dir = tempfile::tempdir().unwrap();
             let mut model = match KINDS.get(i % 4) {
                 Some(kind) => {
@@ -72,7 +72,7 @@ fn a_mixed_batch_answers_as_merged_checkpoints_do() {
                 }
                 None => load(&fixture(arch).join("base")),
             };
-            want.push(alone(&mut model, &prompts[i]));
+            want.push(alone(&mut model, prompt));
         }
         let mut model = load(&fixture(arch).join("base"));
         let slots = KINDS.map(|kind| add(&mut model, arch, kind));
@@ -89,10 +89,10 @@ fn a_mixed_batch_answers_as_merged_checkpoints_do() {
             } else {
                 step(&mut model, &mut work)
             };
-            for (i, got) in got.iter().enumerate() {
-                let off = difference(got, &want[i][at]);
+            for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+                let off = difference(got, &want[at]);
                 assert!(off < TOLERANCE, "{arch} item {i}, token {at}: logits are off by {off}");
-                assert_eq!(argmax(got), argmax(&want[i][at]), "{arch} item {i}, token {at}");
+                assert_eq!(argmax(got), argmax(&want[at]), "{arch} item {i}, token {at}");
                 next[i] = vec![argmax(got)];
             }
         }

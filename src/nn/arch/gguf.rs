@@ -7,7 +7,8 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use super::{Arch, ModelConfig, RopeScaling, scale};
 use crate::nn::Error;
 
-pub fn config(file: &Path, content: &Content) -> Result<ModelConfig, Error> {
+/// Reads the metadata; `rope_divisors` is the tensor that converters write for Llama 3.1's stretched frequencies.
+pub fn config(file: &Path, content: &Content, rope_divisors: Option<Vec<f32>>) -> Result<ModelConfig, Error> {
     let get = |key: &str| content.metadata.get(key);
     let unsupported = |what: String| Error::unsupported(file, what);
     let name = match get("general.architecture") {
@@ -48,10 +49,11 @@ pub fn config(file: &Path, content: &Content) -> Result<ModelConfig, Error> {
         }
         Some(other) => return Err(unsupported(format!("rope scaling {other:?}"))),
     };
-    // converters write Llama 3.1's stretched frequencies as a tensor instead of as metadata
-    if content.tensor_infos.contains_key("rope_freqs.weight") {
-        return Err(unsupported("rope_freqs.weight".into()));
-    }
+    let rope_scaling = match (rope_divisors, rope_scaling) {
+        (Some(by), RopeScaling::None) => RopeScaling::Divided { by },
+        (Some(_), other) => return Err(unsupported(format!("rope divisors with rope scaling {other:?}"))),
+        (None, scaling) => scaling,
+    };
     let token = |key: &str| {
         get(&format!("tokenizer.ggml.{key}"))
             .and_then(|v| v.to_u64().ok())

@@ -186,6 +186,10 @@ pub enum RopeScaling {
         high: f64,
         original: f64,
     },
+    /// Each frequency by its own divisor: what GGUF files hold of Llama 3.1's.
+    Divided {
+        by: Vec<f32>,
+    },
 }
 
 impl ModelConfig {
@@ -229,10 +233,11 @@ impl ModelConfig {
     /// The same of all other layers.
     pub fn inverse_frequencies(&self) -> Vec<f64> {
         let plain = self.plain_frequencies(self.rope_theta);
-        match self.rope_scaling {
+        match &self.rope_scaling {
             RopeScaling::None => plain.collect(),
+            RopeScaling::Divided { by } => plain.zip(by).map(|(f, by)| f / f64::from(*by)).collect(),
             RopeScaling::Linear { factor } => plain.map(|f| f / factor).collect(),
-            RopeScaling::Llama3 { factor, low, high, original } => plain
+            &RopeScaling::Llama3 { factor, low, high, original } => plain
                 .map(|f| {
                     let wavelength = std::f64::consts::TAU / f;
                     if wavelength < original / high {
@@ -280,6 +285,11 @@ impl ModelConfig {
         let positive = |x: f64| x.is_finite() && x > 0.0;
         if !positive(self.rope_theta) || !positive(self.rms_eps) {
             return Err(format!("rope_theta {} with rms_norm_eps {}", self.rope_theta, self.rms_eps));
+        }
+        if let RopeScaling::Divided { by } = &self.rope_scaling
+            && (by.len() != head_dim / 2 || !by.iter().all(|by| positive(f64::from(*by))))
+        {
+            return Err(format!("{} divisors of {} rotary frequencies", by.len(), head_dim / 2));
         }
         if let Some(window) = &self.window
             && (window.tokens == 0 || !positive(window.theta))

@@ -237,7 +237,9 @@ fn open_gguf(path: &Path) -> Result<Checkpoint, Error> {
         tensors.push(TensorInfo { name: name.clone(), dtype, shape, bytes, file: path.into(), offset });
     }
     tensors.sort_by_key(|t| t.offset);
-    let config = arch::gguf::config(path, &content)?;
+    let divisors = tensors.iter().find(|tensor| tensor.name == "rope_freqs.weight");
+    let divisors = divisors.map(|tensor| Reader::new().floats(tensor, &mut |_| ())).transpose()?;
+    let config = arch::gguf::config(path, &content, divisors)?;
     build(config, Scheme::Gguf, path.into(), vec![path.into()], tensors, Some(content))
 }
 
