@@ -21,7 +21,7 @@ use super::cpu::threads::Threads;
 use super::weights::adapter::Adapter;
 use super::weights::checkpoint::Checkpoint;
 
-pub(crate) use scratch::scratch_bytes;
+pub(crate) use scratch::{rope_bytes, scratch_bytes};
 
 /// How a checkpoint is to be held.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -82,6 +82,12 @@ pub(crate) fn scratch_bytes(config: &ModelConfig, max_rows: usize) -> u64 {
     (max_rows * row_values(config) * 4 + quantised + logits) as u64
 }
 
+/// Bytes of the rope tables of a sequence of this many positions.
+pub(crate) fn rope_bytes(config: &ModelConfig, positions: usize) -> u64 {
+    let tables = 1 + usize::from(config.window.is_some());
+    (tables * positions * config.head_dim * size_of::<f32>()) as u64
+}
+
 impl Scratch {
     pub fn new(
         config: &ModelConfig,

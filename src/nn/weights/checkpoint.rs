@@ -90,10 +90,11 @@ impl Checkpoint {
         (self.config.n_layers * self.config.kv_dim() * 2 * size_of::<f32>()) as u64
     }
 
-    /// Bytes of the scratch that a model for steps of `max_rows` rows allocates, without the rope tables
-    /// and the attention scores, which grow with context and threads.
+    /// Bytes of what a model for steps of `max_rows` rows allocates besides weights and KV: scratch and the
+    /// rope tables of its full context, without the attention scores, which grow with the threads.
     pub fn activation_bytes(&self, max_rows: usize) -> u64 {
         crate::nn::model::scratch_bytes(&self.config, max_rows)
+            + crate::nn::model::rope_bytes(&self.config, self.config.max_positions)
     }
 
     /// The GGUF header, for the tokenizer in its metadata.
