@@ -344,6 +344,12 @@ fn a_config_that_does_not_fit_is_refused() {
     );
     assert_eq!(with("\"model_type\": \"llama\"", "\"model_type\": \"rwkv\"").code(), "model_unsupported");
     assert_eq!(with("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"").code(), "model_unsupported");
+    let window = "\"hidden_act\": \"silu\", \"layer_types\": [\"full_attention\", \"sliding_attention\"]";
+    let error = with("\"hidden_act\": \"silu\"", window);
+    assert!(
+        error.code() == "model_unsupported" && error.to_string().contains("sliding_attention"),
+        "{error}"
+    );
     // the flat spelling of older files is read too
     let flat = text
         .replace("\"rope_theta\": 100000.0,", "")
@@ -362,6 +368,17 @@ fn a_truncated_gguf_is_refused() {
     assert!(open(&file).to_string().contains("truncated: tensor"));
     fs::write(&file, &whole[..100]).unwrap();
     assert_eq!(open(&file).code(), "model_file_corrupt");
+}
+
+#[test]
+fn a_part_of_a_split_gguf_is_refused_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("model-00001-of-00003.gguf");
+    let metadata =
+        [("general.architecture", &Value::String("llama".into())), ("split.count", &Value::U16(3))];
+    gguf_file::write(&mut fs::File::create(&file).unwrap(), &metadata, &[]).unwrap();
+    let error = open(&file);
+    assert!(error.code() == "model_unsupported" && error.to_string().contains("3 parts"), "{error}");
 }
 
 #[test]

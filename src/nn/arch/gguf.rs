@@ -16,6 +16,9 @@ pub fn config(file: &Path, content: &Content, rope_divisors: Option<Vec<f32>>) -
         _ => return Err(Error::corrupt(file, "no general.architecture")),
     };
     let arch = Arch::from_name(name).ok_or_else(|| unsupported(format!("architecture {name:?}")))?;
+    if let Some(parts) = get("split.count").and_then(|v| v.to_u64().ok()).filter(|parts| *parts > 1) {
+        return Err(unsupported(format!("one of {parts} parts of a split file (join them first)")));
+    }
     let own = |key: &str| get(&format!("{name}.{key}"));
     let optional = |key: &str| own(key).and_then(|v| v.to_u64().ok()).map(|n| n as usize);
     let need =

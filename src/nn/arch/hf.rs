@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Arch, ModelConfig, RopeScaling, scale};
+use super::{Arch, ModelConfig, Own, RopeScaling, scale};
 use crate::nn::Error;
 
 /// Reads a config; `generation` is `generation_config.json`, which may name more end tokens.
@@ -85,6 +85,15 @@ fn check_options(arch: Arch, json: &Value) -> Result<(), String> {
     match get("quantization_config") {
         Some(_) => Err("quantization_config (a GPTQ, AWQ or similar checkpoint)".into()),
         None => Ok(()),
+    }
+}
+
+/// The reader of families without options of their own; windows would go unseen.
+pub(super) fn plain(json: &Value, _n_layers: usize) -> Result<Own, String> {
+    let mut types = json.get("layer_types").and_then(Value::as_array).into_iter().flatten();
+    match types.find(|kind| kind.as_str() != Some("full_attention")) {
+        Some(kind) => Err(format!("layer type {kind}")),
+        None => Ok(Own::default()),
     }
 }
 

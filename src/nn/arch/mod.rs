@@ -100,7 +100,7 @@ impl Family {
         rope_theta: 10_000.0,
         tied: false,
         defaults: &[],
-        from_hf: |_, _| Ok(Own { attention_scale: None, window: None }),
+        from_hf: hf::plain,
         from_gguf: |_, _| Ok(Own { attention_scale: None, window: None }),
     };
 }
