@@ -1,6 +1,6 @@
 //! The HTTP service against a real Postgres and a real model manager, mostly without a socket.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 #[path = "support"]
 mod support {

@@ -45,9 +45,8 @@ async fn every_result_is_valid_and_names_only_its_input() {
     for (name, id, input) in &jobs {
         let job = until(&client, *id, Duration::from_secs(240), |job| job.state.is_final()).await;
         let results = results(&client, *id).await;
-        for result in results.iter().filter(|result| result.outcome != OutcomeKind::Succeeded) {
-            panic!("{name}: {result:?}");
-        }
+        let failed = results.iter().find(|result| result.outcome != OutcomeKind::Succeeded);
+        assert!(failed.is_none(), "{name}: {failed:?}");
         assert_eq!((job.state, job.counts.total), (JobState::Completed, results.len() as i64), "{name}");
         for result in &results {
             check_schema(&client, *id, name, result).await;
