@@ -160,7 +160,8 @@ fn a_head_is_computed_once_for_all_who_share_it() {
     });
 }
 
-/// The `head` workload's shape: of what could come from the cache, at least 95 % does, whatever the batches.
+/// The `head` workload's shape: of what could come from the cache, at least 95 % has to, whatever the batches.
+/// Here all of it does; one head computed twice would be 0.4 % less.
 #[test]
 fn nearly_all_of_a_shared_head_is_hit() {
     const ITEMS: usize = 256;
@@ -198,7 +199,7 @@ fn nearly_all_of_a_shared_head_is_hit() {
                 "{n_heads} heads, {max_sequences} sequences, {n_blocks} blocks: {:.2} % of what is possible",
                 100.0 * share
             );
-            assert!(share >= 0.95, "{hits} of {possible} tokens");
+            assert!(share >= 0.999, "{hits} of {possible} tokens");
             is_whole(&handle).await;
         });
     }
