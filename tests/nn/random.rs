@@ -22,7 +22,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn value(&mut self) -> f32 {
+    pub fn value(&mut self) -> f32 {
         let uniform = |random: &mut Self| (random.next() >> 40) as f32 / (1 << 24) as f32 - 0.5;
         (0..4).map(|_| uniform(self)).sum::<f32>() * 3f32.sqrt()
     }

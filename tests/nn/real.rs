@@ -1,13 +1,22 @@
 //! A real checkpoint by hand: `ADIT_TEST_GGUF=… cargo test --test nn real -- --ignored --nocapture`.
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use candle_core::{Device, Tensor};
+use serde_json::json;
+
+use adit::nn::arch::ModelConfig;
+use adit::nn::arch::names::Module;
 use adit::nn::batch::{Batch, Span};
 use adit::nn::model::{LoadOptions, Model};
+use adit::nn::weights::adapter::Adapter;
 use adit::nn::weights::checkpoint::Checkpoint;
 
 use super::harness::argmax;
+use super::random::Random;
 
 const SEQUENCES: usize = 32;
 /// Blocks of a sequence.
@@ -96,4 +105,71 @@ fn text_of_a_real_checkpoint() {
     }
     println!("{}", text.replace('Ġ', " "));
     assert!(text.contains("ĠParis"));
+}
+
+/// Writes a random adapter for every linear layer of the blocks.
+fn write_adapter(dir: &Path, config: &ModelConfig, rank: usize, seed: u64) {
+    let targets: Vec<&str> = Module::ALL.iter().map(|module| module.as_str()).collect();
+    let options = json!({"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": targets});
+    std::fs::write(dir.join("adapter_config.json"), options.to_string()).unwrap();
+    let mut random = Random(seed);
+    let mut tensors = HashMap::new();
+    for (layer, module) in (0..config.n_layers).flat_map(|layer| Module::ALL.map(|module| (layer, module))) {
+        let [outputs, inputs] = module.shape(config);
+        for (part, shape) in [("A", [rank, inputs]), ("B", [outputs, rank])] {
+            let values: Vec<f32> = (0..shape[0] * shape[1]).map(|_| random.value() * 0.01).collect();
+            let name = format!(
+                "base_model.model.model.layers.{layer}.{}.{}.lora_{part}.weight",
+                module.parent(),
+                module.as_str()
+            );
+            tensors.insert(name, Tensor::from_vec(values, &shape, &Device::Cpu).unwrap());
+        }
+    }
+    candle_core::safetensors::save(&tensors, dir.join("adapter_model.safetensors")).unwrap();
+}
+
+/// What a step costs with none, one and three adapters over all rows: medians of interleaved rounds.
+#[test]
+#[ignore = "needs a checkpoint that is not in the repository"]
+fn cost_of_adapters_on_a_real_checkpoint() {
+    const ROUNDS: usize = 15;
+    let path = PathBuf::from(std::env::var_os("ADIT_TEST_GGUF").expect("ADIT_TEST_GGUF names a checkpoint"));
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let kv_tokens = SEQUENCES * BLOCKS * 16;
+    let options = LoadOptions { kv_tokens, context_tokens: 2048, ..LoadOptions::default() };
+    let mut model = Model::load(&checkpoint, &options, &mut |_| ()).unwrap();
+    for rank in [16, 64] {
+        let slots: Vec<u32> = (0..3)
+            .map(|seed| {
+                let dir = tempfile::tempdir().unwrap();
+                write_adapter(dir.path(), checkpoint.config(), rank, seed);
+                model.add_adapter(Arc::new(Adapter::load(dir.path(), checkpoint.config()).unwrap())).unwrap()
+            })
+            .collect();
+        for (sequences, n) in [(1, 1), (SEQUENCES, 1), (2, 256)] {
+            let rows: Vec<Vec<u32>> = (0..sequences).map(|i| vec![100 + i as u32; n]).collect();
+            let mut times: [Vec<Duration>; 3] = Default::default();
+            for round in 0..ROUNDS * 3 {
+                let n_adapters = [0, 1, 3][round % 3];
+                let mut step = batch(sequences, 0, &rows);
+                for (i, span) in step.spans.iter_mut().enumerate() {
+                    span.adapter = (n_adapters > 0).then(|| slots[i % n_adapters]);
+                }
+                let start = Instant::now();
+                model.forward(&step).unwrap();
+                times[round % 3].push(start.elapsed());
+            }
+            let [none, one, three] = times.map(|mut times| {
+                times.sort_unstable();
+                times[ROUNDS / 2].as_secs_f64() * 1e3
+            });
+            println!(
+                "rank {rank}, {sequences} sequences of {n} rows: {none:.1} ms, one adapter {:.2} times, three {:.2}",
+                one / none,
+                three / none
+            );
+        }
+        slots.into_iter().for_each(|slot| model.remove_adapter(slot));
+    }
 }
