@@ -163,7 +163,9 @@ impl State {
     // ---- running
 
     /// Runs the step's work; in parts, if the device has no memory for the whole.
-    fn run(&mut self, work: Vec<Work>) {
+    fn run(&mut self, mut work: Vec<Work>) {
+        // neighbours that use one adapter read its matrices once
+        work.sort_by_key(|work| self.running.get(&work.id).and_then(|sequence| sequence.request.adapter));
         let mut parts = vec![work];
         while let Some(mut part) = parts.pop() {
             // of a divided span, the first half may have failed

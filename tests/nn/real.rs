@@ -147,14 +147,17 @@ fn cost_of_adapters_on_a_real_checkpoint() {
                 model.add_adapter(Arc::new(Adapter::load(dir.path(), checkpoint.config()).unwrap())).unwrap()
             })
             .collect();
-        for (sequences, n) in [(1, 1), (SEQUENCES, 1), (2, 256)] {
+        for (sequences, n, grouped) in
+            [(1, 1, true), (SEQUENCES, 1, true), (SEQUENCES, 1, false), (2, 256, true)]
+        {
             let rows: Vec<Vec<u32>> = (0..sequences).map(|i| vec![100 + i as u32; n]).collect();
             let mut times: [Vec<Duration>; 3] = Default::default();
             for round in 0..ROUNDS * 3 {
                 let n_adapters = [0, 1, 3][round % 3];
                 let mut step = batch(sequences, 0, &rows);
                 for (i, span) in step.spans.iter_mut().enumerate() {
-                    span.adapter = (n_adapters > 0).then(|| slots[i % n_adapters]);
+                    span.adapter = (n_adapters > 0)
+                        .then(|| slots[if grouped { i * n_adapters / sequences } else { i % n_adapters }]);
                 }
                 let start = Instant::now();
                 model.forward(&step).unwrap();
@@ -165,7 +168,8 @@ fn cost_of_adapters_on_a_real_checkpoint() {
                 times[ROUNDS / 2].as_secs_f64() * 1e3
             });
             println!(
-                "rank {rank}, {sequences} sequences of {n} rows: {none:.1} ms, one adapter {:.2} times, three {:.2}",
+                "rank {rank}, {sequences} sequences of {n} rows: {none:.1} ms, one adapter {:.2} times, three {:.2} \
+                 (neighbours share one: {grouped})",
                 one / none,
                 three / none
             );
