@@ -1,6 +1,8 @@
 //! The engine: scheduling, KV, grammar and endings over a fake executor, and exactness over a small model.
 #![allow(clippy::unwrap_used)]
 
+#[path = "engine/adapters.rs"]
+mod adapters;
 #[path = "engine/coverage.rs"]
 mod coverage;
 #[path = "engine/ends.rs"]

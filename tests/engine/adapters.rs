@@ -1,0 +1,77 @@
+//! Sequences of different adapters in one step.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use adit::engine::executor::fake::{FakeExecutor, FakeOptions};
+use adit::engine::executor::{Executor, ExecutorError};
+use adit::engine::handle::{Options, spawn};
+use adit::nn::batch::Batch;
+use adit::nn::weights::adapter::Adapter;
+use adit::nn::weights::checkpoint::Checkpoint;
+
+use crate::rig::{is_whole, request, run};
+
+/// Remembers the adapters of each step's spans, in order.
+struct Watched {
+    inner: FakeExecutor,
+    steps: Arc<Mutex<Vec<Vec<Option<u32>>>>>,
+}
+
+impl Executor for Watched {
+    fn vocab_size(&self) -> usize {
+        self.inner.vocab_size()
+    }
+    fn block_tokens(&self) -> usize {
+        self.inner.block_tokens()
+    }
+    fn n_blocks(&self) -> usize {
+        self.inner.n_blocks()
+    }
+    fn context_tokens(&self) -> usize {
+        self.inner.context_tokens()
+    }
+    fn max_rows(&self) -> usize {
+        self.inner.max_rows()
+    }
+    fn forward(&mut self, batch: &Batch) -> Result<&[f32], ExecutorError> {
+        self.steps.lock().unwrap().push(batch.spans.iter().map(|span| span.adapter).collect());
+        self.inner.forward(batch)
+    }
+    fn add_adapter(&mut self, adapter: Arc<Adapter>) -> Result<u32, ExecutorError> {
+        self.inner.add_adapter(adapter)
+    }
+    fn remove_adapter(&mut self, slot: u32) {
+        self.inner.remove_adapter(slot);
+    }
+}
+
+#[test]
+fn sequences_of_one_adapter_lie_side_by_side() {
+    run(async {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama");
+        let base = Checkpoint::open(&fixture.join("base")).unwrap();
+        let adapter = Arc::new(Adapter::load(&fixture.join("adapter_concept"), base.config()).unwrap());
+        let fake = FakeOptions { vocab_size: 64, ..FakeOptions::default() };
+        let steps = Arc::new(Mutex::new(Vec::new()));
+        let executor = Watched { inner: FakeExecutor::new(fake.clone()), steps: steps.clone() };
+        let handle = spawn(Box::new(executor), Options::default());
+        let mut adapters = vec![None];
+        for _ in 0..2 {
+            adapters.push(Some(handle.add_adapter(adapter.clone()).await.unwrap()));
+        }
+        let calls = (0..9_u32).map(|n| {
+            let adapter = adapters[n as usize % 3];
+            handle.generate(adit::engine::request::Request { adapter, ..request(&[n, 1, 2], 20) })
+        });
+        for (n, answer) in futures::future::join_all(calls).await.into_iter().enumerate() {
+            let slot = [None, Some(0), Some(1)][n % 3];
+            let expected = FakeExecutor::expected(&fake, &[n as u32, 1, 2], slot, 20);
+            assert_eq!(answer.unwrap().tokens, expected, "sequence {n}");
+        }
+        is_whole(&handle).await;
+        let steps = steps.lock().unwrap();
+        assert!(steps.iter().any(|step| step.len() == 9), "all of them shared a step");
+        assert!(steps.iter().all(|step| step.is_sorted()), "{steps:?}");
+    });
+}
