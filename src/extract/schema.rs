@@ -236,6 +236,9 @@ fn description_text() -> Value {
     json!({"type": "string", "maxLength": MAX_DESCRIPTION_BYTES})
 }
 
+/// Bytes of a character of a JSON string at most: `\u001f`.
+const MAX_CHARACTER_BYTES: usize = 6;
+
 /// Upper bound of the bytes of an answer under `schema` in compact JSON, if free strings end at
 /// `string_bytes`; `None` where the schema bounds nothing. A token is at least a byte, so it bounds tokens too.
 pub fn max_answer_bytes(schema: &Value, string_bytes: usize) -> Option<usize> {
@@ -250,8 +253,13 @@ pub fn max_answer_bytes(schema: &Value, string_bytes: usize) -> Option<usize> {
     match schema.get("type")?.as_str()? {
         "null" => Some(4),
         "boolean" => Some(5),
+        // what these ask for is not cut short by the bound on free strings
+        "string" if schema.contains_key("format") || schema.contains_key("pattern") => None,
         // quotes, and the character that reaches the bound, escaped
-        "string" => Some(string_bytes + 2 + 12),
+        "string" => {
+            let least = usize::try_from(schema.get("minLength").and_then(Value::as_u64).unwrap_or(0)).ok()?;
+            Some(string_bytes.max(least.checked_mul(MAX_CHARACTER_BYTES)?) + 2 + 2 * MAX_CHARACTER_BYTES)
+        }
         "object" if schema.get("additionalProperties") == Some(&Value::Bool(false)) => {
             let mut sum = 2;
             for (key, value) in schema.get("properties")?.as_object()? {
@@ -273,5 +281,23 @@ pub fn max_answer_bytes(schema: &Value, string_bytes: usize) -> Option<usize> {
             Some(sum)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_bounded_only_where_its_strings_are() {
+        let check = |schema: Value, bytes: Option<usize>| {
+            assert_eq!(max_answer_bytes(&schema, 24), bytes, "{schema}");
+        };
+        check(json!({"type": "string"}), Some(24 + 14));
+        check(json!({"type": "string", "minLength": 3}), Some(24 + 14));
+        check(json!({"type": "string", "minLength": 100}), Some(600 + 14));
+        check(json!({"type": "string", "format": "email"}), None);
+        check(json!({"type": "array", "maxItems": 2, "items": {"type": "string", "pattern": "^a+$"}}), None);
+        check(json!({"enum": ["a", "bcd"]}), Some(5));
     }
 }

@@ -80,6 +80,8 @@ async fn items_that_are_sent_back_come_again_and_no_others() {
     api.end(&again, |seq| seq == 200).await;
     let seen = lines.until(258).await;
     assert_eq!(seen[256..], [(3, "succeeded".to_string()), (200, "failed".to_string())]);
+    // a line that a stream has not sent when its item is sent back is not sent any more
+    from_4.until(253).await;
     // and is sent back once more, while the rest of the job goes on
     assert_eq!(api.call("POST", &format!("/v1/jobs/{id}/retry")).await.ok()["items"], 1);
     api.end(&api.claim(1_000).await, |_| false).await;
