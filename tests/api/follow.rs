@@ -80,7 +80,6 @@ async fn items_that_are_sent_back_come_again_and_no_others() {
     api.end(&again, |seq| seq == 200).await;
     let seen = lines.until(258).await;
     assert_eq!(seen[256..], [(3, "succeeded".to_string()), (200, "failed".to_string())]);
-    // a line that a stream has not sent when its item is sent back is not sent any more
     from_4.until(253).await;
     // and is sent back once more, while the rest of the job goes on
     assert_eq!(api.call("POST", &format!("/v1/jobs/{id}/retry")).await.ok()["items"], 1);
@@ -89,14 +88,23 @@ async fn items_that_are_sent_back_come_again_and_no_others() {
     reading.await.unwrap();
     reading_from_4.await.unwrap();
     let seen = lines.seen();
-    assert_eq!(seen[258], (200, "succeeded".to_string()));
-    assert_eq!(seen.len(), 600 + 3);
-    let mut seqs: Vec<i64> = seen.iter().map(|(seq, _)| *seq).collect();
-    seqs.sort_unstable();
-    seqs.dedup();
-    assert_eq!(seqs, (0..600).collect::<Vec<_>>());
+    let outcomes = |seen: &[(i64, String)], seq: i64| -> Vec<String> {
+        seen.iter().filter(|line| line.0 == seq).map(|line| line.1.clone()).collect()
+    };
+    for seq in (0..600).filter(|seq| ![3, 200].contains(seq)) {
+        assert_eq!(outcomes(&seen, seq), ["succeeded"], "item {seq}");
+    }
+    // a retry that comes before the stream is through with the last one lets it begin again: what had ended anew
+    // may come twice
+    let (third, two_hundredth) = (outcomes(&seen, 3), outcomes(&seen, 200));
+    assert_eq!(third[0], "failed");
+    assert!(
+        (2..=3).contains(&third.len()) && third[1..].iter().all(|outcome| outcome == "succeeded"),
+        "{third:?}"
+    );
+    assert_eq!(two_hundredth, ["failed", "failed", "succeeded"]);
     // who began behind item 3 is not told of it
     let seen = from_4.seen();
     assert!(seen.iter().all(|(seq, _)| *seq > 3));
-    assert_eq!((seen.len(), seen.iter().filter(|(seq, _)| *seq == 200).count()), (596 + 2, 3));
+    assert_eq!((seen.len(), outcomes(&seen, 200).len()), (596 + 2, 3));
 }

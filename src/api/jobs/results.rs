@@ -30,8 +30,8 @@ const DEFAULT_PAGE: u32 = 100;
 ///
 /// Readable while the job runs. Pages go by `seq`. A stream with `follow=true` waits for items that have not
 /// ended, in order, and ends with the job. Failed items that are sent back (`POST …/retry`) while it follows come
-/// again once they have ended: of several lines with one `seq`, the last one counts. A stream that begins or
-/// resumes with `after` later than the retry does not look back.
+/// again once they have ended, more than once if a further retry comes meanwhile: of several lines with one
+/// `seq`, the last one counts. A stream that begins or resumes with `after` later than the retry does not look back.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/results", tag = "jobs",
     params(("id" = uuid::Uuid, Path, description = "The job."), ResultsQuery),
