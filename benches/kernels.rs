@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use adit::nn::cpu::activation::silu_mul;
-use adit::nn::cpu::attention::{self, Args};
+use adit::nn::cpu::attention::{self, Args, Segment};
 use adit::nn::cpu::isa::Isa;
 use adit::nn::cpu::linear::{self, Linear, Part, QuantisedRows, Rows};
 use adit::nn::cpu::norm::rms_norm;
@@ -117,51 +117,64 @@ fn product_s(weight: &Linear, m: usize, isa: Isa, threads: &mut Threads) -> f64 
     })
 }
 
-/// One tile on one thread, as a task of a step is: the heads of a group, one or several rows of a sequence.
+/// One tile on one thread, as a task of a step is: one row of a sequence, some rows of one, or one row each of some
+/// sequences that share all but the last 128 positions.
 fn attention(best: Isa) {
     const GROUP: usize = 3;
     const DIM: usize = 64;
     const BLOCK: usize = 16;
+    const ROWS: usize = attention::TILE / GROUP;
+    println!("\nattention of one tile over halves, one thread: {GROUP} heads of {DIM} over one KV head");
     println!(
-        "\nattention of one tile, one thread: {GROUP} heads of {DIM} over one KV head, blocks of {BLOCK}"
-    );
-    println!(
-        "{:>8} {:>6} {:>12} {:>10} {:>14} {:>8}",
+        "{:>8} {:>20} {:>12} {:>10} {:>14} {:>8}",
         "tokens", "rows", "GFLOP/s", "GB/s", "twin GFLOP/s", "factor"
     );
     for length in [128, 512, 2048, 8192] {
-        for rows in [1, attention::TILE / GROUP] {
-            let n_queries = rows * GROUP;
+        for (name, n_segments, rows) in
+            [("1", 1, 1), ("a sequence's 8", 1, ROWS), ("8 that share", ROWS, 1)]
+        {
+            let n_queries = n_segments * rows * GROUP;
             let n_blocks = (length + rows).div_ceil(BLOCK);
-            let (queries, pool) = (values(3, n_queries * DIM), values(4, n_blocks * 2 * BLOCK * DIM));
-            let blocks: Vec<u32> = (0..n_blocks as u32).rev().collect();
+            let shared = if n_segments > 1 { length - 128 } else { 0 };
+            let n_own = n_blocks - shared / BLOCK;
+            let n_all = shared / BLOCK + n_segments * n_own;
+            let queries = values(3, n_queries * DIM);
+            let pool: Vec<half::f16> =
+                values(4, n_all * 2 * BLOCK * DIM).into_iter().map(half::f16::from_f32).collect();
+            let table = |segment: usize| {
+                let own = shared / BLOCK + segment * n_own;
+                (0..shared / BLOCK).chain(own..own + n_own).map(|block| block as u32)
+            };
+            let tables: Vec<u32> = (0..n_segments).flat_map(table).collect();
+            let segment = |i| Segment { rows, first_length: length, first_block: i * n_blocks };
+            let segments: Vec<Segment> = (0..n_segments).map(segment).collect();
             let args = Args {
                 queries: &queries,
-                n_queries,
                 group: GROUP,
-                first_length: length,
+                segments: &segments,
+                tables: &tables,
+                shared,
                 window: usize::MAX,
                 head_dim: DIM,
                 block_tokens: BLOCK,
                 pool: &pool,
                 block_stride: 2 * BLOCK * DIM,
-                blocks: &blocks,
             };
             let stride = (length + rows).next_multiple_of(16);
             let (mut scores, mut out) = (vec![0.0; n_queries * stride], vec![0.0; n_queries * DIM]);
             let mut time_of = |isa| {
                 fastest(|| {
                     // SAFETY: the set was detected, or is the portable one; the kernel asserts its extents.
-                    unsafe { attention::attend(isa, &args, &mut scores, stride, &mut out) }
+                    unsafe { attention::attend_f16(isa, &args, &mut scores, stride, &mut out) }
                     std::hint::black_box(&mut out);
                 })
             };
             let (time, twin) = (time_of(best), time_of(Isa::Portable));
             let flops = (4 * n_queries * length * DIM) as f64;
             println!(
-                "{length:>8} {rows:>6} {:>12.1} {:>10.2} {:>14.1} {:>8.1}",
+                "{length:>8} {name:>20} {:>12.1} {:>10.2} {:>14.1} {:>8.1}",
                 flops / time / 1e9,
-                (2 * length * DIM * 4) as f64 / time / 1e9,
+                (n_all * 2 * BLOCK * DIM * 2) as f64 / time / 1e9,
                 flops / twin / 1e9,
                 twin / time
             );

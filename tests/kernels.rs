@@ -1,9 +1,12 @@
 //! Kernels: each instruction set against the portable one, on odd shapes.
 #![allow(clippy::unwrap_used)]
 
+use adit::nn::cache::KvShape;
 use adit::nn::cpu::activation::{gelu_mul, silu_mul};
 use adit::nn::cpu::attention;
+use adit::nn::cpu::buffer::Shared;
 use adit::nn::cpu::isa::Isa;
+use adit::nn::cpu::kv_write::{Place, write_f16, write_f32};
 use adit::nn::cpu::linear::{self, Linear, Part, QuantisedRows, Rows};
 use adit::nn::cpu::norm::{add_rms_norm, rms_norm};
 use adit::nn::cpu::packed::{Format, Packed};
@@ -208,94 +211,200 @@ fn gelu(gate: &[f32], up: &[f32]) -> Vec<f32> {
     gate.iter().zip(up).map(one).collect()
 }
 
-/// One sequence's keys and values in scattered blocks of a pool with two KV heads, the second of which is read.
+/// Sequences' keys and values in scattered blocks of a pool with two KV heads, the second of which is read.
+/// They begin with the same `shared` positions, in the same blocks.
 struct Pool {
     data: Vec<f32>,
-    blocks: Vec<u32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
+    /// Tables of `n_blocks` each.
+    tables: Vec<u32>,
+    n_blocks: usize,
+    /// Of each sequence: `[length, dim]`.
+    keys: Vec<Vec<f32>>,
+    values: Vec<Vec<f32>>,
 }
 
-fn pool(length: usize, dim: usize, block_tokens: usize) -> Pool {
-    let n_blocks = length.div_ceil(block_tokens);
+fn pool(n_sequences: usize, length: usize, shared: usize, dim: usize, block_tokens: usize) -> Pool {
+    let (n_blocks, n_shared) = (length.div_ceil(block_tokens), shared / block_tokens);
+    let n_all = n_shared + n_sequences * (n_blocks - n_shared) + 3;
     let half = dim * block_tokens;
     // what was left in the pool by others is finite, but anything
-    let mut data = values(11, (n_blocks + 3) * 2 * 2 * half);
-    let blocks: Vec<u32> = (0..n_blocks as u32).map(|b| (b * 5 + 2) % (n_blocks as u32 + 3)).collect();
-    let distinct: std::collections::HashSet<_> = blocks.iter().collect();
-    assert_eq!(distinct.len(), n_blocks);
-    let (keys, values) = (values(12, length * dim), values(13, length * dim));
-    for position in 0..length {
-        let head = (blocks[position / block_tokens] as usize * 2 + 1) * 2 * half;
-        for d in 0..dim {
-            data[head + d * block_tokens + position % block_tokens] = keys[position * dim + d];
-            data[head + half + position % block_tokens * dim + d] = values[position * dim + d];
+    let mut data = values(11, n_all * 2 * 2 * half);
+    let scattered = |i: usize| (i * 7 + 2) as u32 % n_all as u32;
+    let distinct: std::collections::HashSet<_> = (0..n_all).map(scattered).collect();
+    assert_eq!(distinct.len(), n_all, "{n_all} blocks");
+    let own = |sequence: usize, i: usize| n_shared + sequence * (n_blocks - n_shared) + i - n_shared;
+    let mut pool = Pool { data: Vec::new(), tables: Vec::new(), n_blocks, keys: vec![], values: vec![] };
+    for sequence in 0..n_sequences {
+        let table: Vec<u32> = (0..n_blocks)
+            .map(|i| if i < n_shared { scattered(i) } else { scattered(own(sequence, i)) })
+            .collect();
+        let mut k = values(12, length * dim);
+        let mut v = values(13, length * dim);
+        k[shared * dim..].copy_from_slice(&values(20 + sequence as u32, (length - shared) * dim));
+        v[shared * dim..].copy_from_slice(&values(40 + sequence as u32, (length - shared) * dim));
+        for position in 0..length {
+            let head = (table[position / block_tokens] as usize * 2 + 1) * 2 * half;
+            for d in 0..dim {
+                data[head + d * block_tokens + position % block_tokens] = k[position * dim + d];
+                data[head + half + position % block_tokens * dim + d] = v[position * dim + d];
+            }
         }
+        pool.tables.extend(table);
+        pool.keys.push(k);
+        pool.values.push(v);
     }
-    Pool { data, blocks, keys, values }
+    Pool { data, ..pool }
 }
 
 /// Softmax over the positions in `seen`, in f64.
-fn plain_attention(query: &[f32], pool: &Pool, seen: std::ops::Range<usize>) -> Vec<f32> {
+fn plain_attention(query: &[f32], keys: &[f32], values: &[f32], seen: std::ops::Range<usize>) -> Vec<f32> {
     let dim = query.len();
     let dot = |p: usize| -> f64 {
-        query.iter().zip(&pool.keys[p * dim..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum()
+        query.iter().zip(&keys[p * dim..]).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum()
     };
     let weights: Vec<f64> = seen.clone().map(|p| dot(p).exp()).collect();
     let sum: f64 = weights.iter().sum();
     let value = |d: usize| -> f64 {
-        seen.clone().zip(&weights).map(|(p, w)| w / sum * f64::from(pool.values[p * dim + d])).sum()
+        seen.clone().zip(&weights).map(|(p, w)| w / sum * f64::from(values[p * dim + d])).sum()
     };
     (0..dim).map(|d| value(d) as f32).collect()
 }
 
+/// Rows `first..first + rows` of a sequence.
+#[derive(Clone, Copy)]
+struct Piece {
+    sequence: usize,
+    first: usize,
+    rows: usize,
+}
+
+struct Case<'a> {
+    pool: &'a Pool,
+    halves: &'a [half::f16],
+    queries: &'a [f32],
+    length: usize,
+    group: usize,
+    dim: usize,
+    block_tokens: usize,
+}
+
+impl Case<'_> {
+    fn run(&self, isa: Isa, window: usize, shared: usize, parts: &[Piece], as_halves: bool) -> Vec<f32> {
+        let (group, dim) = (self.group, self.dim);
+        let query = |part: &Piece| {
+            let from = (part.sequence * self.length + part.first) * group * dim;
+            self.queries[from..from + part.rows * group * dim].to_vec()
+        };
+        let queries: Vec<f32> = parts.iter().flat_map(query).collect();
+        let segment = |part: &Piece| attention::Segment {
+            rows: part.rows,
+            first_length: part.first + 1,
+            first_block: part.sequence * self.pool.n_blocks,
+        };
+        let segments: Vec<_> = parts.iter().map(segment).collect();
+        let longest = parts.iter().map(|part| part.first + part.rows).max().unwrap();
+        let stride = longest.next_multiple_of(16);
+        let n_queries = queries.len() / dim;
+        let (mut scores, mut out) = (vec![f32::NAN; n_queries * stride], vec![0.5; n_queries * dim]);
+        let second_head = 2 * dim * self.block_tokens;
+        macro_rules! args {
+            ($data:expr) => {
+                attention::Args {
+                    queries: &queries,
+                    group,
+                    segments: &segments,
+                    tables: &self.pool.tables,
+                    shared,
+                    window,
+                    head_dim: dim,
+                    block_tokens: self.block_tokens,
+                    pool: &$data[second_head..],
+                    block_stride: 2 * second_head,
+                }
+            };
+        }
+        // SAFETY: the set is available; the kernel asserts its extents.
+        unsafe {
+            match as_halves {
+                true => attention::attend_f16(isa, &args!(self.halves), &mut scores, stride, &mut out),
+                false => attention::attend_f32(isa, &args!(self.pool.data), &mut scores, stride, &mut out),
+            }
+        }
+        out
+    }
+}
+
 /// Windows that end inside a vector, at its edge, and beyond the sequence; tiles whose rows begin in
-/// different vectors. A row's numbers do not depend on the tile that it shares.
+/// different vectors, of one sequence and of several that share their beginning. A row's numbers do not
+/// depend on the tile that it shares.
 #[test]
 fn attention_agrees_with_plain_sums() {
-    for (dim, block_tokens, group) in [(16, 16, 1), (48, 32, 3), (80, 16, 7), (256, 16, 4)] {
-        let length = 83;
-        let pool = pool(length, dim, block_tokens);
-        let queries = values(14, length * group * dim);
-        for isa in Isa::available() {
-            for window in [1, 7, 16, 33, 82, usize::MAX] {
-                let run = |first: usize, rows: usize| {
-                    let stride = (first + rows).next_multiple_of(16);
-                    let (mut scores, mut out) =
-                        (vec![f32::NAN; rows * group * stride], vec![0.0; rows * group * dim]);
-                    let args = attention::Args {
-                        queries: &queries[first * group * dim..(first + rows) * group * dim],
-                        n_queries: rows * group,
-                        group,
-                        first_length: first + 1,
-                        window,
-                        head_dim: dim,
-                        block_tokens,
-                        pool: &pool.data[2 * dim * block_tokens..],
-                        block_stride: 4 * dim * block_tokens,
-                        blocks: &pool.blocks,
-                    };
-                    // SAFETY: the set is available; the kernel asserts its extents.
-                    unsafe { attention::attend(isa, &args, &mut scores, stride, &mut out) };
-                    out
-                };
-                for (first, rows) in [(0, 4), (14, 5), (40, 1), (60, 23)] {
-                    let out = run(first, rows);
-                    for row in 0..rows {
-                        let at = first + row;
-                        let seen = (at + 1).saturating_sub(window)..at + 1;
-                        let mine = &out[row * group * dim..(row + 1) * group * dim];
-                        let what = format!("{dim} {isa:?} window {window}, row {at}");
-                        for head in 0..group {
-                            let query = &queries[(at * group + head) * dim..][..dim];
-                            let plain = plain_attention(query, &pool, seen.clone());
-                            near(&mine[head * dim..(head + 1) * dim], &plain, 1e-5, &what);
-                        }
-                        assert_eq!(mine, run(at, 1), "{what}: alone");
+    let (length, shared) = (83, 32);
+    let part = |sequence, first, rows| Piece { sequence, first, rows };
+    let tiles = [
+        (0, vec![part(0, 0, 4)]),
+        (0, vec![part(1, 14, 5)]),
+        (0, vec![part(0, 60, 23)]),
+        (32, vec![part(0, 40, 1), part(1, 81, 2), part(2, 32, 3)]),
+        (32, vec![part(2, 70, 1), part(0, 82, 1), part(1, 33, 1), part(2, 33, 5)]),
+    ];
+    for (dim, block_tokens, group) in [(16, 16, 1), (48, 32, 3), (80, 16, 7), (64, 16, 3), (256, 16, 4)] {
+        let pool = pool(3, length, shared, dim, block_tokens);
+        let queries = values(14, 3 * length * group * dim);
+        let halves: Vec<half::f16> = pool.data.iter().map(|v| half::f16::from_f32(*v)).collect();
+        let case = Case { pool: &pool, halves: &halves, queries: &queries, length, group, dim, block_tokens };
+        for (isa, window) in
+            Isa::available().into_iter().flat_map(|isa| [1, 7, 16, 33, 82, usize::MAX].map(|w| (isa, w)))
+        {
+            for (shared, parts) in &tiles {
+                let out = case.run(isa, window, *shared, parts, false);
+                let rounded = case.run(isa, window, *shared, parts, true);
+                let rows = parts.iter().flat_map(|p| (p.first..p.first + p.rows).map(|at| (p.sequence, at)));
+                for (i, (sequence, at)) in rows.enumerate() {
+                    let seen = (at + 1).saturating_sub(window)..at + 1;
+                    let range = i * group * dim..(i + 1) * group * dim;
+                    let what = format!("{dim} {isa:?} window {window}, row {at} of sequence {sequence}");
+                    for head in 0..group {
+                        let query = &queries[((sequence * length + at) * group + head) * dim..][..dim];
+                        let (keys, values) = (&pool.keys[sequence], &pool.values[sequence]);
+                        let plain = plain_attention(query, keys, values, seen.clone());
+                        let own = range.start + head * dim..range.start + (head + 1) * dim;
+                        near(&out[own.clone()], &plain, 1e-5, &what);
+                        near(&rounded[own], &plain, 5e-3, &format!("{what}, halves"));
                     }
+                    let alone = [part(sequence, at, 1)];
+                    let mine = range.clone();
+                    assert_eq!(out[mine.clone()], case.run(isa, window, 0, &alone, false), "{what}: alone");
+                    assert_eq!(rounded[mine], case.run(isa, window, 0, &alone, true), "{what}: alone");
                 }
             }
         }
+    }
+}
+
+/// What is written is what attention reads, and every set rounds to halves alike.
+#[test]
+fn keys_and_values_lie_where_attention_reads_them() {
+    let shape = KvShape { n_layers: 2, n_blocks: 3, n_kv_heads: 2, head_dim: 32, block_tokens: 16 };
+    let (k, v) = (values(21, 64), values(22, 64));
+    let place = Place { layer: 1, block: 2, slot: 5 };
+    for isa in Isa::available() {
+        let n = shape.layer(1).end;
+        let (mut wide, mut halves) = (vec![0f32; n], vec![half::f16::ZERO; n]);
+        // SAFETY: the set is available, and nobody else writes.
+        unsafe {
+            write_f32(isa, &Shared::new(&mut wide), &shape, place, &k, &v);
+            write_f16(isa, &Shared::new(&mut halves), &shape, place, &k, &v);
+        }
+        for (head, d) in (0..2).flat_map(|head| (0..32).map(move |d| (head, d))) {
+            let first = shape.offset(1, 2, head);
+            let places = [(first + d * 16 + 5, k[head * 32 + d]), (first + 512 + 5 * 32 + d, v[head * 32 + d])];
+            for (at, value) in places {
+                assert_eq!(wide[at], value, "{isa:?}");
+                assert_eq!(halves[at], half::f16::from_f32(value), "{isa:?}");
+            }
+        }
+        assert_eq!(wide.iter().filter(|v| **v != 0.0).count(), 128, "and nothing else is written");
     }
 }
 

@@ -103,8 +103,11 @@ pub struct Engine {
     pub max_queued: usize,
     /// Token positions of one KV block.
     pub block_tokens: usize,
-    /// Token positions of a base's KV pool; 0: what `gpu_memory_utilization` leaves, at most 32,768 on a CPU.
+    /// Token positions of a base's KV pool; 0: what `gpu_memory_utilization` leaves, on a CPU at most 8,192, or
+    /// one whole context of up to 32,768.
     pub kv_tokens: usize,
+    /// How keys and values are held.
+    pub kv_type: KvType,
     pub prefix_cache: bool,
     /// Append forced tokens without sampling.
     pub jump_forward: bool,
@@ -113,6 +116,17 @@ pub struct Engine {
     /// Bytes of one compiled grammar, and compile time.
     pub max_grammar_bytes: usize,
     pub max_grammar_ms: u64,
+}
+
+/// Numbers that keys and values are rounded to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KvType {
+    /// 11 bits; half the memory.
+    #[default]
+    F16,
+    /// As computed.
+    F32,
 }
 
 /// Whether drafts from the prompt are read along with the next token.
@@ -325,6 +339,7 @@ impl Default for Engine {
             max_queued: 16_384,
             block_tokens: 16,
             kv_tokens: 0,
+            kv_type: KvType::F16,
             prefix_cache: true,
             jump_forward: true,
             prompt_lookup: PromptLookup::Auto,

@@ -3,6 +3,8 @@
 use crate::domain::model::MemoryPlan;
 
 /// KV positions of an automatic pool on a CPU; more helps only batches larger than its cores can run.
+const AUTO_KV_TOKENS: u64 = 8_192;
+/// An automatic pool holds one sequence of the checkpoint's whole context, up to this many positions.
 const MAX_AUTO_KV_TOKENS: u64 = 32_768;
 /// An automatic pool that would hold fewer positions is no pool: the load is refused instead.
 const MIN_AUTO_KV_TOKENS: u64 = 1_024;
@@ -63,7 +65,7 @@ pub fn plan(footprint: &Footprint, device: &Device, wish: &Wish) -> MemoryPlan {
         let left = budget_bytes.saturating_sub(fixed + footprint.other_adapter_bytes)
             / footprint.kv_bytes_per_token.max(1);
         let useful = footprint.context_tokens.saturating_mul(wish.max_sequences);
-        let most = MAX_AUTO_KV_TOKENS.min(useful).max(1);
+        let most = footprint.context_tokens.clamp(AUTO_KV_TOKENS, MAX_AUTO_KV_TOKENS).min(useful).max(1);
         left.min(most).max(MIN_AUTO_KV_TOKENS.min(most))
     };
     // whole blocks: an explicit wish is rounded up, and so is the smallest automatic pool
@@ -137,6 +139,9 @@ mod tests {
         assert!(plan.fits());
         assert_eq!(plan.kv_tokens, MAX_AUTO_KV_TOKENS);
         assert_eq!(plan.kv_bytes, 2 * GIB);
+        let short = Footprint { context_tokens: 2_048, ..footprint() };
+        let plan = super::plan(&short, &device(64 * GIB), &wish());
+        assert_eq!(plan.kv_tokens, AUTO_KV_TOKENS, "several sequences of a short context");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::loader::Order;
 use super::source::Source;
 use crate::config::settings;
 use crate::domain::model::MemoryPlan;
+use crate::nn::cache::KvType;
 use crate::nn::weights::adapter::Adapter;
 use crate::nn::weights::checkpoint::Checkpoint;
 
@@ -87,8 +88,16 @@ pub fn footprint(checkpoint: &Checkpoint, order: &Order) -> Footprint {
         adapter_bytes: adapter_bytes(order),
         other_adapter_bytes: others(order).map(|other| adapter_bytes_of(other, order)).sum(),
         activation_bytes: checkpoint.activation_bytes(order.settings.engine.max_step_tokens),
-        kv_bytes_per_token: checkpoint.kv_bytes_per_token(),
+        kv_bytes_per_token: checkpoint.kv_bytes_per_token(kv_type(&order.settings.engine)),
         context_tokens: checkpoint.config().max_positions as u64,
+    }
+}
+
+/// How the settings want K and V held.
+pub fn kv_type(engine: &settings::Engine) -> KvType {
+    match engine.kv_type {
+        settings::KvType::F16 => KvType::F16,
+        settings::KvType::F32 => KvType::F32,
     }
 }
 

@@ -49,6 +49,7 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
         threads: engine.threads,
         block_tokens: engine.block_tokens,
         kv_tokens: usize::try_from(plan.kv_tokens).unwrap_or(usize::MAX),
+        kv_type: inspect::kv_type(engine),
         max_rows: engine.max_step_tokens,
         context_tokens: 0,
     };

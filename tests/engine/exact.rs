@@ -25,6 +25,7 @@ fn engine(path: &Path, options: Options) -> Handle {
         kv_tokens: 16_384,
         max_rows: options.max_step_tokens,
         context_tokens: 2_048,
+        ..LoadOptions::default()
     };
     let model = Model::load(&checkpoint, &load, &mut |_| {}).unwrap();
     spawn(Box::new(CpuExecutor::new(model)), options)

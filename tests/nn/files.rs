@@ -430,7 +430,7 @@ fn memory_is_what_the_headers_said() {
         let model = Model::load(&checkpoint, &options, &mut |_| ()).unwrap();
         assert_eq!(model.weight_bytes(), checkpoint.weight_bytes());
         let least = checkpoint.weight_bytes()
-            + 160 * checkpoint.kv_bytes_per_token()
+            + 160 * checkpoint.kv_bytes_per_token(options.kv_type)
             + checkpoint.activation_bytes(32);
         assert!(model.memory_bytes() >= least && model.memory_bytes() < least + (1 << 20));
     }

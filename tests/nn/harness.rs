@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adit::nn::batch::{Batch, Span};
+use adit::nn::cache::KvType;
 use adit::nn::model::{LoadOptions, Model};
 use adit::nn::weights::adapter::Adapter;
 use adit::nn::weights::checkpoint::Checkpoint;
@@ -16,10 +17,21 @@ pub fn fixture(arch: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(arch)
 }
 
+/// With K and V as computed: what the references do.
 pub fn load(path: &Path) -> Model {
+    load_with(path, KvType::F32)
+}
+
+pub fn load_with(path: &Path, kv_type: KvType) -> Model {
     let checkpoint = Checkpoint::open(path).unwrap();
-    let options =
-        LoadOptions { threads: 2, block_tokens: BLOCK, kv_tokens: 1024, max_rows: 64, context_tokens: 128 };
+    let options = LoadOptions {
+        threads: 2,
+        block_tokens: BLOCK,
+        kv_tokens: 1024,
+        kv_type,
+        max_rows: 64,
+        context_tokens: 128,
+    };
     let mut read = 0;
     let model = Model::load(&checkpoint, &options, &mut |bytes| read += bytes).unwrap();
     assert_eq!(read, checkpoint.load_bytes(), "progress adds up to the bytes read");

@@ -16,7 +16,7 @@ use super::figures::{Run, median};
 use super::{Task, number_from_the_clock, report};
 use crate::app::Server;
 use crate::client::Client;
-use crate::config::settings::{self, PromptLookup, Settings};
+use crate::config::settings::{self, KvType, PromptLookup, Settings};
 use crate::wire::model::Engine;
 
 /// Items of the run that warms a fresh server up.
@@ -28,7 +28,7 @@ const LOAD_TIMEOUT_S: f64 = 600.0;
 type Setting = (&'static str, fn(&mut settings::Engine));
 
 /// The first is what the others are compared with.
-const SETTINGS: [Setting; 11] = [
+const SETTINGS: [Setting; 12] = [
     ("all as configured", |_| {}),
     ("no jump_forward", |engine| engine.jump_forward = false),
     ("no prefix_cache", |engine| engine.prefix_cache = false),
@@ -39,6 +39,7 @@ const SETTINGS: [Setting; 11] = [
         (engine.jump_forward, engine.prefix_cache) = (false, false);
         engine.prompt_lookup = PromptLookup::Off;
     }),
+    ("kv_type f32", |engine| engine.kv_type = KvType::F32),
     ("max_sequences 1", |engine| engine.max_sequences = 1),
     ("max_sequences 8", |engine| engine.max_sequences = 8),
     ("max_sequences 16", |engine| engine.max_sequences = 16),

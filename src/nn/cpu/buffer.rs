@@ -12,7 +12,7 @@ const ALIGN: usize = 64;
 pub trait Plain: Copy + Send + Sync + 'static {}
 impl Plain for f32 {}
 impl Plain for i32 {}
-impl Plain for u16 {}
+impl Plain for half::f16 {}
 impl Plain for i8 {}
 impl Plain for u8 {}
 

@@ -32,13 +32,14 @@ pub(super) fn load(
     let threads = Threads::new(options.threads)
         .map_err(|e| Error::Option { option: "threads", cause: e.to_string() })?;
     // the pool and the scratch first: a load that cannot fit fails before it has read anything
-    let pool = KvPool::new(KvShape {
+    let shape = KvShape {
         n_layers: config.n_layers,
         n_blocks: options.kv_tokens.div_ceil(options.block_tokens.max(1)),
         n_kv_heads: config.n_kv_heads,
         head_dim: config.head_dim,
         block_tokens: options.block_tokens,
-    })?;
+    };
+    let pool = KvPool::new(shape, options.kv_type)?;
     let n_blocks = pool.shape().n_blocks;
     let scratch = Scratch::new(&config, options.max_rows, context_tokens, n_blocks, threads.count())?;
     let rope = rope::Table::new(&config.inverse_frequencies(), context_tokens)?;

@@ -1,5 +1,6 @@
 //! A loaded decoder: weights, KV pool, adapters in slots, scratch; and one operation on a ragged batch.
 
+mod attend;
 mod check;
 mod load;
 mod lora;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use super::Error;
 use super::arch::ModelConfig;
 use super::batch::Batch;
-use super::cache::KvPool;
+use super::cache::{KvPool, KvType};
 use super::cpu::buffer::Buffer;
 use super::cpu::isa::Isa;
 use super::cpu::linear::Linear;
@@ -32,6 +33,7 @@ pub struct LoadOptions {
     pub block_tokens: usize,
     /// Positions of the KV pool, rounded up to whole blocks.
     pub kv_tokens: usize,
+    pub kv_type: KvType,
     /// Most rows of one batch.
     pub max_rows: usize,
     /// Longest sequence; 0, or more than the checkpoint was made for: the checkpoint's own.
@@ -40,7 +42,14 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { threads: 0, block_tokens: 16, kv_tokens: 8192, max_rows: 512, context_tokens: 0 }
+        Self {
+            threads: 0,
+            block_tokens: 16,
+            kv_tokens: 8192,
+            kv_type: KvType::default(),
+            max_rows: 512,
+            context_tokens: 0,
+        }
     }
 }
 

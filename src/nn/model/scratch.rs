@@ -3,7 +3,7 @@
 use crate::nn::Error;
 use crate::nn::arch::ModelConfig;
 use crate::nn::cpu::LANES;
-use crate::nn::cpu::attention::TILE;
+use crate::nn::cpu::attention::{Segment, TILE};
 use crate::nn::cpu::buffer::Buffer;
 use crate::nn::cpu::linear::QuantisedRows;
 
@@ -31,6 +31,9 @@ pub(super) struct Scratch {
     pub tiles: Buffer<f32>,
     pub tile_sizes: TileSizes,
     pub attention_tasks: Vec<AttentionTask>,
+    pub segments: Vec<PlannedSegment>,
+    /// Spans in the order in which they are cut into tiles.
+    pub span_order: Vec<u32>,
     pub lora_tasks: Vec<LoraTask>,
     /// Per KV block, the span that writes it; all 0 between steps.
     pub writers: Vec<u32>,
@@ -40,7 +43,7 @@ pub(super) struct Scratch {
 /// Parts of a thread's tile.
 #[derive(Clone, Copy)]
 pub(super) struct TileSizes {
-    /// Rows of one sequence in a tile.
+    /// Most rows of a tile.
     pub rows: usize,
     /// Queries, and output: rows × heads of a group × head_dim.
     pub queries: usize,
@@ -49,13 +52,23 @@ pub(super) struct TileSizes {
     pub total: usize,
 }
 
-/// Some neighbouring rows of a span, for one KV head.
+/// A tile for one KV head: some segments that lie side by side in [`Scratch::segments`].
 #[derive(Clone, Copy)]
 pub(super) struct AttentionTask {
-    pub span: u32,
-    pub first: u32,
-    pub rows: u32,
+    pub first_segment: u32,
+    pub n_segments: u32,
+    /// Positions from the start that the segments share.
+    pub shared: u32,
     pub kv_head: u32,
+    /// What a tile takes, for the order in which tasks begin: rows × positions.
+    pub cost: u32,
+}
+
+/// Neighbouring rows of a span.
+#[derive(Clone, Copy)]
+pub(super) struct PlannedSegment {
+    pub first_row: u32,
+    pub segment: Segment,
 }
 
 /// Some neighbouring rows that use one adapter.
@@ -115,6 +128,8 @@ impl Scratch {
             tiles: Buffer::zeroed(threads * total, "attention scores")?,
             tile_sizes: TileSizes { rows: tile_rows, queries, score_stride, total },
             attention_tasks: Vec::with_capacity(max_rows * config.n_kv_heads),
+            segments: Vec::with_capacity(max_rows),
+            span_order: Vec::with_capacity(max_rows),
             lora_tasks: Vec::with_capacity(max_rows),
             writers: vec![0; n_blocks],
             max_rows,
@@ -151,6 +166,8 @@ impl Scratch {
             + self.quantised.bytes()
             + (self.writers.len() * size_of::<u32>()) as u64
             + (self.attention_tasks.capacity() * size_of::<AttentionTask>()) as u64
+            + (self.segments.capacity() * size_of::<PlannedSegment>()) as u64
+            + (self.span_order.capacity() * size_of::<u32>()) as u64
             + (self.lora_tasks.capacity() * size_of::<LoraTask>()) as u64
     }
 }

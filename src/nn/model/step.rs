@@ -6,40 +6,36 @@
 //! ```
 //! Some families have the norms in parentheses. After each linear layer, the adapters of the spans add theirs.
 
-use super::scratch::{AttentionTask, LoraTask, Scratch};
+use super::scratch::{LoraTask, Scratch};
 use super::{Layer, Model};
 use crate::nn::Error;
 use crate::nn::arch::names::Module;
 use crate::nn::arch::{Activation, ModelConfig};
-use crate::nn::batch::{Batch, Span};
+use crate::nn::batch::Batch;
 use crate::nn::cache::KvPool;
 use crate::nn::cpu::activation::{gelu_mul, silu_mul};
-use crate::nn::cpu::attention;
 use crate::nn::cpu::buffer::Shared;
 use crate::nn::cpu::embedding;
 use crate::nn::cpu::isa::Isa;
-use crate::nn::cpu::kv_write::kv_write;
 use crate::nn::cpu::linear::{self, Linear, QuantisedRows, Rows};
 use crate::nn::cpu::norm::{add_rms_norm, rms_norm};
 use crate::nn::cpu::packed::{Format, Packed};
-use crate::nn::cpu::rope::{self, rotate};
+use crate::nn::cpu::rope;
 use crate::nn::cpu::threads::Threads;
 use crate::nn::weights::adapter::Adapter;
 use std::sync::Arc;
 
 /// Rows that a task of a row-by-row operation takes.
-const ROWS: usize = 4;
-/// Largest head that is normed on the stack.
-const MAX_HEAD_DIM: usize = 512;
+pub(super) const ROWS: usize = 4;
 
 /// What the parts of a step share.
 pub(super) struct Step<'a> {
-    config: &'a ModelConfig,
+    pub config: &'a ModelConfig,
     pub batch: &'a Batch,
     pub isa: Isa,
     pub adapters: &'a [Option<Arc<Adapter>>],
-    rope: &'a rope::Table,
-    local_rope: Option<&'a rope::Table>,
+    pub rope: &'a rope::Table,
+    pub local_rope: Option<&'a rope::Table>,
 }
 
 impl Model {
@@ -55,7 +51,8 @@ impl Model {
             local_rope: self.local_rope.as_ref(),
         };
         let (scratch, threads) = (&mut self.scratch, &mut self.threads);
-        step.plan(scratch);
+        step.plan_attention(self.pool.shape().block_tokens, threads.count(), scratch);
+        step.plan_lora(scratch);
         let m = batch.n_rows();
         let h = &mut scratch.h[..m * self.config.hidden];
         embedding::gather(&self.embedding, &batch.tokens, self.config.embedding_scale, h, threads);
@@ -77,24 +74,6 @@ impl Model {
 impl Step<'_> {
     pub(super) fn m(&self) -> usize {
         self.batch.n_rows()
-    }
-
-    /// Cuts attention and adapters into tasks, the same for every layer.
-    fn plan(&self, scratch: &mut Scratch) {
-        scratch.attention_tasks.clear();
-        let tile = scratch.tile_sizes.rows;
-        for (i, span) in self.batch.spans.iter().enumerate() {
-            let n = span.n_tokens as usize;
-            // long tiles first: the last tasks of a region should be short
-            for first in (0..n).step_by(tile).rev() {
-                for kv_head in 0..self.config.n_kv_heads as u32 {
-                    let rows = tile.min(n - first) as u32;
-                    let task = AttentionTask { span: i as u32, first: first as u32, rows, kv_head };
-                    scratch.attention_tasks.push(task);
-                }
-            }
-        }
-        self.plan_lora(scratch);
     }
 
     fn attention_block(
@@ -191,116 +170,6 @@ impl Step<'_> {
         if !tasks.is_empty() {
             self.add_lora(site, x, k, (out, stride), (lora, tasks), threads);
         }
-    }
-
-    /// Norms (where the family has them) and turns q and k, and writes k and v into the pool.
-    fn write_kv(
-        &self,
-        index: usize,
-        layer: &Layer,
-        pool: &mut KvPool,
-        qkv: &mut [f32],
-        threads: &mut Threads,
-    ) {
-        let shape = pool.shape();
-        let pool = Shared::new(pool.data_mut());
-        let (q_dim, kv_dim) = (self.config.q_dim(), self.config.kv_dim());
-        let width = q_dim + 2 * kv_dim;
-        let rows = Shared::new(qkv);
-        let rope = self.rope_of(index);
-        threads.run(self.m().div_ceil(ROWS), &|task, _| {
-            for row in task * ROWS..self.m().min((task + 1) * ROWS) {
-                let span = self.span_of(row);
-                let position = span.past as usize + row - span.first_row as usize;
-                // SAFETY: each task has its own rows.
-                let values = unsafe { rows.slice(row * width, width) };
-                let (q, kv) = values.split_at_mut(q_dim);
-                let (k, v) = kv.split_at_mut(kv_dim);
-                if let Some((q_norm, k_norm)) = &layer.qk_norms {
-                    self.norm_heads(q, q_norm);
-                    self.norm_heads(k, k_norm);
-                }
-                let (cos, sin) = rope.at(position);
-                let block = self.batch.blocks_of(span)[position / shape.block_tokens] as usize;
-                let slot = position % shape.block_tokens;
-                // SAFETY: `isa` was detected; no two rows have the same position of the same sequence, and
-                // `check_batch` saw to it that no block is written by two.
-                unsafe {
-                    rotate(self.isa, q, cos, sin);
-                    rotate(self.isa, k, cos, sin);
-                    kv_write(&pool, &shape, index, block, slot, k, v);
-                }
-            }
-        });
-    }
-
-    fn rope_of(&self, layer: usize) -> &rope::Table {
-        self.local_rope.filter(|_| self.config.window_of(layer).is_some()).unwrap_or(self.rope)
-    }
-
-    fn norm_heads(&self, heads: &mut [f32], weight: &[f32]) {
-        let dim = self.config.head_dim;
-        let mut copy = [0f32; MAX_HEAD_DIM];
-        for head in heads.chunks_exact_mut(dim) {
-            copy[..dim].copy_from_slice(head);
-            // SAFETY: `isa` was detected.
-            unsafe { rms_norm(self.isa, &copy[..dim], weight, self.config.rms_eps as f32, head) }
-        }
-    }
-
-    fn span_of(&self, row: usize) -> &Span {
-        let after = self.batch.spans.partition_point(|span| span.first_row as usize <= row);
-        &self.batch.spans[after - 1]
-    }
-
-    fn attend(&self, index: usize, pool: &KvPool, scratch: &mut Scratch, threads: &mut Threads) {
-        let (shape, sizes) = (pool.shape(), scratch.tile_sizes);
-        let layer = &pool.data()[shape.offset(index, 0, 0)..shape.offset(index + 1, 0, 0)];
-        let (qkv, tasks) = (&scratch.qkv, &scratch.attention_tasks);
-        let tiles = Shared::new(&mut scratch.tiles);
-        let attended = Shared::new(&mut scratch.attended);
-        let dim = self.config.head_dim;
-        let group = self.config.n_heads / self.config.n_kv_heads;
-        let (q_dim, width) = (self.config.q_dim(), self.config.q_dim() + 2 * self.config.kv_dim());
-        let scale = self.config.attention_scale;
-        let window = self.config.window_of(index).unwrap_or(usize::MAX);
-        threads.run(tasks.len(), &|i, thread| {
-            let task = tasks[i];
-            let span = &self.batch.spans[task.span as usize];
-            let (rows, head) = (task.rows as usize, task.kv_head as usize * group * dim);
-            let row = (span.first_row + task.first) as usize;
-            // SAFETY: one tile per thread.
-            let tile = unsafe { tiles.slice(thread * sizes.total, sizes.total) };
-            let (queries, rest) = tile.split_at_mut(sizes.queries);
-            let (out, scores) = rest.split_at_mut(sizes.queries);
-            for r in 0..rows {
-                let from = &qkv[(row + r) * width + head..][..group * dim];
-                for (to, q) in queries[r * group * dim..].iter_mut().zip(from) {
-                    *to = q * scale;
-                }
-            }
-            let args = attention::Args {
-                queries,
-                n_queries: rows * group,
-                group,
-                first_length: (span.past + task.first) as usize + 1,
-                window,
-                head_dim: dim,
-                block_tokens: shape.block_tokens,
-                pool: &layer[task.kv_head as usize * 2 * shape.half()..],
-                block_stride: shape.n_kv_heads * 2 * shape.half(),
-                blocks: self.batch.blocks_of(span),
-            };
-            // SAFETY: `isa` was detected; the kernel asserts its extents; each task writes its own rows' heads.
-            unsafe {
-                attention::attend(self.isa, &args, scores, sizes.score_stride, out);
-                for r in 0..rows {
-                    attended
-                        .slice((row + r) * q_dim + head, group * dim)
-                        .copy_from_slice(&out[r * group * dim..(r + 1) * group * dim]);
-                }
-            }
-        });
     }
 
     /// Logits of the wanted rows.

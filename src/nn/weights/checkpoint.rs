@@ -15,6 +15,7 @@ use super::{ggml, safetensors};
 use crate::nn::Error;
 use crate::nn::arch::names::{self, Names, Role, Scheme};
 use crate::nn::arch::{self, ModelConfig};
+use crate::nn::cache::KvType;
 use crate::nn::cpu::buffer::Buffer;
 use crate::nn::cpu::packed::Format;
 
@@ -86,8 +87,8 @@ impl Checkpoint {
     }
 
     /// Bytes of K and V of one token position.
-    pub fn kv_bytes_per_token(&self) -> u64 {
-        (self.config.n_layers * self.config.kv_dim() * 2 * size_of::<f32>()) as u64
+    pub fn kv_bytes_per_token(&self, kv_type: KvType) -> u64 {
+        (self.config.n_layers * self.config.kv_dim() * 2 * kv_type.bytes()) as u64
     }
 
     /// Bytes of what a model for steps of `max_rows` rows allocates besides weights and KV: scratch and the

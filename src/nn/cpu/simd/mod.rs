@@ -55,6 +55,8 @@ pub trait Simd: Copy {
         fn store(p: *mut f32, v: Self::V);
         fn load_f16(p: *const u16) -> Self::V;
         fn load_bf16(p: *const u16) -> Self::V;
+        /// Rounds to the nearest, ties to even.
+        fn store_f16(p: *mut u16, v: Self::V);
         fn add(a: Self::V, b: Self::V) -> Self::V;
         fn sub(a: Self::V, b: Self::V) -> Self::V;
         fn mul(a: Self::V, b: Self::V) -> Self::V;

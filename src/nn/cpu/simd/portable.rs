@@ -37,6 +37,9 @@ impl Simd for Portable {
             let bits = p.cast::<[u16; 16]>().read_unaligned();
             bits.map(|b| bf16::from_bits(b).to_f32())
         }
+        fn store_f16(p: *mut u16, v: Self::V) {
+            p.cast::<[u16; 16]>().write_unaligned(v.map(|x| f16::from_f32(x).to_bits()))
+        }
         fn add(a: Self::V, b: Self::V) -> Self::V {
             map2(a, b, |a, b| a + b)
         }
