@@ -1,4 +1,4 @@
-//! The numeric kernels alone: matrix products by format and rows, attention, norm and activation.
+//! The numeric kernels alone: matrix products by format and rows, attention, and what is done to single rows.
 //!
 //! `cargo bench --bench kernels [-- THREADS]` prints tables; each row has the best instruction set of this machine
 //! and the portable twin that the tests compare it with. GFLOP/s counts two operations per weight and row; GB/s
@@ -7,12 +7,17 @@
 
 use std::time::{Duration, Instant};
 
-use adit::nn::cpu::activation::silu_mul;
+use adit::nn::cache::KvShape;
+use adit::nn::cpu::activation::{gelu_mul, silu_mul};
 use adit::nn::cpu::attention::{self, Args, Segment};
+use adit::nn::cpu::buffer::Shared;
 use adit::nn::cpu::isa::Isa;
+use adit::nn::cpu::kv_write::{Place, write_f16};
 use adit::nn::cpu::linear::{self, Linear, Part, QuantisedRows, Rows};
-use adit::nn::cpu::norm::rms_norm;
+use adit::nn::cpu::norm::{add_rms_norm, rms_norm};
 use adit::nn::cpu::packed::Packed;
+use adit::nn::cpu::quant::quantise_row;
+use adit::nn::cpu::rope::rotate;
 use adit::nn::cpu::threads::Threads;
 use adit::nn::weights::dtype::DType;
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -65,7 +70,7 @@ fn products(best: Isa, threads: &mut Threads) {
     );
     let weights = values(1, N * K);
     for (name, weight) in formats(&weights, threads) {
-        let linear = Linear { parts: vec![Part { weight, bias: None, column: 0 }] };
+        let linear = Linear { parts: vec![Part { weight: weight.into(), bias: None, column: 0 }] };
         for m in [1, 4, 16, 64, 256] {
             let flops = 2.0 * (m * N * K) as f64;
             let time = product_s(&linear, m, best, threads);
@@ -185,18 +190,38 @@ fn attention(best: Isa) {
 /// What a step does to single rows.
 fn rows(best: Isa) {
     println!("\nrows of {K}, one thread");
-    println!("{:>10} {:>10} {:>10} {:>8}", "", "GB/s", "twin GB/s", "factor");
-    let (x, w, mut out) = (values(5, K), values(6, K), vec![0.0; K]);
-    let bytes = (3 * K * 4) as f64 * 64.0;
-    // SAFETY: the set was detected, or is the portable one; lengths are equal multiples of 16.
-    let mut norm = |isa| fastest(|| (0..64).for_each(|_| unsafe { rms_norm(isa, &x, &w, 1e-5, &mut out) }));
-    report("rms_norm", bytes, norm(best), norm(Isa::Portable));
-    let mut out = vec![0.0; K];
-    // SAFETY: as above.
-    let mut gate = |isa| fastest(|| (0..64).for_each(|_| unsafe { silu_mul(isa, &x, &w, &mut out) }));
-    report("silu_mul", bytes, gate(best), gate(Isa::Portable));
+    println!("{:>14} {:>10} {:>10} {:>8}", "", "GB/s", "twin GB/s", "factor");
+    let (x, w) = (values(5, K), values(6, K));
+    let f32s = |n: usize| (n * K * 4 * CALLS) as f64;
+    // SAFETY of the calls below: the set was detected, or is the portable one; lengths are equal multiples of 16.
+    both("rms_norm", f32s(3), best, |isa, out| unsafe { rms_norm(isa, &x, &w, 1e-5, out) });
+    both("add_rms_norm", f32s(4), best, |isa, out| unsafe { add_rms_norm(isa, &x, &w, 1e-5, out) });
+    both("silu_mul", f32s(3), best, |isa, out| unsafe { silu_mul(isa, &x, &w, out) });
+    both("gelu_mul", f32s(3), best, |isa, out| unsafe { gelu_mul(isa, &x, &w, out) });
+    let (cos, sin) = (values(7, 32), values(8, 32));
+    both("rope", f32s(2), best, |isa, out| unsafe { rotate(isa, out, &cos, &sin) });
+    let (mut bytes, mut scales, mut sums, mut weighted) =
+        (vec![0i8; K], vec![0f32; K / 32], vec![0i32; K / 16], vec![0f32; K / 32]);
+    both("quantise", f32s(1) * 1.25, best, |isa, _| unsafe {
+        quantise_row(isa, &x, &mut bytes, &mut scales, &mut sums, &mut weighted);
+    });
+    let shape = KvShape { n_layers: 1, n_blocks: 4, n_kv_heads: K / 64, head_dim: 64, block_tokens: 16 };
+    let mut pool = vec![half::f16::ZERO; shape.layer(0).end];
+    let pool = Shared::new(&mut pool);
+    let mut slot = 0;
+    both("kv_write", f32s(2) * 1.5, best, |isa, _| unsafe {
+        slot = (slot + 1) % 16;
+        write_f16(isa, &pool, &shape, Place { layer: 0, block: 2, slot }, &x, &w);
+    });
 }
 
-fn report(name: &str, bytes: f64, time: f64, twin: f64) {
-    println!("{name:>10} {:>10.2} {:>10.2} {:>8.1}", bytes / time / 1e9, bytes / twin / 1e9, twin / time);
+/// Calls of a timed round.
+const CALLS: usize = 64;
+
+/// Times an operation on one set and its twin; `bytes` are those of a round.
+fn both(name: &str, bytes: f64, best: Isa, mut call: impl FnMut(Isa, &mut [f32])) {
+    let mut out = vec![0.5; K];
+    let mut time_of = |isa| fastest(|| (0..CALLS).for_each(|_| call(isa, std::hint::black_box(&mut out))));
+    let (time, twin) = (time_of(best), time_of(Isa::Portable));
+    println!("{name:>14} {:>10.2} {:>10.2} {:>8.1}", bytes / time / 1e9, bytes / twin / 1e9, twin / time);
 }

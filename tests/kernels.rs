@@ -60,7 +60,7 @@ fn plain(w: &[f32], x: &[f32], m: usize, n: usize, k: usize) -> Vec<f32> {
 }
 
 fn single(weight: Packed) -> Linear {
-    Linear { parts: vec![Part { weight, bias: None, column: 0 }] }
+    Linear { parts: vec![Part { weight: weight.into(), bias: None, column: 0 }] }
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn read_engine(state: &State, model: &str) {
     for (what, value) in [
         ("steps", stats.steps),
         ("rows", stats.rows),
+        ("merged_rows", stats.merged_rows),
         ("prompt_tokens", stats.prompt_tokens),
         ("prefix_hit_tokens", stats.prefix_hit_tokens),
         ("output_tokens", stats.output_tokens),
@@ -86,6 +87,7 @@ fn read_engine(state: &State, model: &str) {
         ("advance_ms_sum", stats.advance_ms_sum),
         ("prefix_cache", f64::from(u8::from(stats.levers.prefix_cache))),
         ("jump_forward", f64::from(u8::from(stats.levers.jump_forward))),
+        ("merge_adapters", f64::from(u8::from(stats.levers.merge_adapters))),
         ("max_sequences", stats.levers.max_sequences as f64),
     ] {
         metric::gauge(Metric::EngineGauge, &[("model", model), ("what", what)], value);

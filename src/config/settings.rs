@@ -113,6 +113,8 @@ pub struct Engine {
     pub jump_forward: bool,
     /// Read tokens along that followed the same words in the prompt, and keep those that come true.
     pub prompt_lookup: PromptLookup,
+    /// Merge an adapter that runs alone for long into a copy of the base, which the memory plan then counts.
+    pub merge_adapters: bool,
     /// Bytes of one compiled grammar, and compile time.
     pub max_grammar_bytes: usize,
     pub max_grammar_ms: u64,
@@ -343,6 +345,7 @@ impl Default for Engine {
             prefix_cache: true,
             jump_forward: true,
             prompt_lookup: PromptLookup::Auto,
+            merge_adapters: false,
             max_grammar_bytes: 64 << 20,
             max_grammar_ms: 2_000,
         }

@@ -124,6 +124,9 @@ pub struct MemoryPlan {
     /// The base's weights as they will lie in memory; 0 when another loaded model shares them.
     pub weights_bytes: u64,
     pub adapter_bytes: u64,
+    /// A copy of the base with an adapter merged in, where the settings ask for one.
+    #[serde(default)]
+    pub merged_bytes: u64,
     /// The KV pool; 0 when shared.
     pub kv_bytes: u64,
     /// Scratch of one step.
@@ -141,7 +144,12 @@ pub struct MemoryPlan {
 
 impl MemoryPlan {
     pub fn needed_bytes(&self) -> u64 {
-        self.weights_bytes + self.adapter_bytes + self.kv_bytes + self.activation_bytes + self.reserve_bytes
+        self.weights_bytes
+            + self.adapter_bytes
+            + self.merged_bytes
+            + self.kv_bytes
+            + self.activation_bytes
+            + self.reserve_bytes
     }
 
     pub fn fits(&self) -> bool {

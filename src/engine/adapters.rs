@@ -12,6 +12,8 @@ use crate::nn::weights::adapter::Adapter;
 pub(super) struct Adapters {
     slots: HashMap<AdapterId, Slot>,
     n_added: u32,
+    /// Sequences that wait or run on the base alone.
+    n_base_users: usize,
 }
 
 struct Slot {
@@ -50,7 +52,10 @@ impl Adapters {
     }
 
     pub(super) fn take(&mut self, id: Option<AdapterId>) -> Result<(), EngineError> {
-        let Some(id) = id else { return Ok(()) };
+        let Some(id) = id else {
+            self.n_base_users += 1;
+            return Ok(());
+        };
         match self.slots.get_mut(&id) {
             Some(slot) if slot.removal.is_none() => {
                 slot.n_users += 1;
@@ -61,11 +66,21 @@ impl Adapters {
     }
 
     pub(super) fn let_go(&mut self, executor: &mut dyn Executor, id: Option<AdapterId>) {
-        let Some(id) = id else { return };
+        let Some(id) = id else {
+            self.n_base_users -= 1;
+            return;
+        };
         if let Some(slot) = self.slots.get_mut(&id) {
             slot.n_users -= 1;
         }
         self.free_if_unused(executor, id);
+    }
+
+    /// The adapter that all sequences use that wait or run.
+    pub(super) fn only_user(&self) -> Option<AdapterId> {
+        let mut used = self.slots.iter().filter(|(_, slot)| slot.n_users > 0).map(|(id, _)| *id);
+        let only = used.next().filter(|_| self.n_base_users == 0)?;
+        used.next().is_none().then_some(only)
     }
 
     /// The executor's number for it.

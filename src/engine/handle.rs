@@ -26,6 +26,8 @@ pub struct Options {
     pub jump_forward: bool,
     /// Read drafts along that were found in what a sequence has so far. The answers are the same without.
     pub prompt_lookup: PromptLookup,
+    /// Merge an adapter that runs alone for long into a copy of the base. Needs the memory of that copy.
+    pub merge_adapters: bool,
     /// Threads that compute masks while the device runs; 0 computes them between forward passes, which is
     /// right where the forward pass itself keeps every core busy.
     pub mask_threads: usize,
@@ -40,6 +42,7 @@ impl Options {
             prefix_cache: engine.prefix_cache,
             jump_forward: engine.jump_forward,
             prompt_lookup: engine.prompt_lookup,
+            merge_adapters: engine.merge_adapters,
             mask_threads: 0,
         }
     }
@@ -50,6 +53,7 @@ impl Options {
             prefix_cache: self.prefix_cache,
             jump_forward: self.jump_forward,
             prompt_lookup: self.prompt_lookup,
+            merge_adapters: self.merge_adapters,
             max_sequences: self.max_sequences,
         }
     }

@@ -12,6 +12,7 @@ pub mod handle;
 mod heads;
 pub mod kv;
 pub mod lookup;
+mod merging;
 pub mod request;
 pub mod sampling;
 pub mod scheduler;

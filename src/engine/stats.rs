@@ -2,7 +2,7 @@
 
 use crate::config::settings::PromptLookup;
 
-/// What the engine may use to do less work, as it was started. None of them changes an answer.
+/// What the engine may use to do less work, as it was started. None but `merge_adapters` changes an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Levers {
     /// A head that several prompts share is computed once.
@@ -11,6 +11,9 @@ pub struct Levers {
     pub jump_forward: bool,
     /// Drafts found in the prompt are read along and verified.
     pub prompt_lookup: PromptLookup,
+    /// An adapter that runs alone for long is merged into a copy of the base. Rounds otherwise than the adapter
+    /// beside the base does.
+    pub merge_adapters: bool,
     /// Sequences that may run at once.
     pub max_sequences: usize,
 }
@@ -23,6 +26,8 @@ pub struct Stats {
     pub steps: u64,
     /// Rows (tokens) that went through the forward pass, recomputed ones included.
     pub rows: u64,
+    /// Rows of batches that ran on a copy of the base with their adapter merged in.
+    pub merged_rows: u64,
     pub prompt_tokens: u64,
     pub prefix_hit_tokens: u64,
     pub output_tokens: u64,

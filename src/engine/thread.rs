@@ -16,6 +16,7 @@ use super::handle::{Command, Options, Reply, SequenceId};
 use super::heads::Heads;
 use super::kv::{Pool, PrefixHasher};
 use super::lookup::Gain;
+use super::merging::Merging;
 use super::request::{Completion, EngineError, Finish};
 use super::scheduler::plan::Work;
 use super::scheduler::queue::FairQueue;
@@ -65,6 +66,7 @@ pub(super) struct State {
     pub(super) running: BTreeMap<SequenceId, Sequence>,
     pub(super) heads: Heads,
     adapters: Adapters,
+    merging: Merging,
     /// What prompt lookup has measured.
     pub(super) gain: Gain,
     /// Learned from a lack of memory, and when.
@@ -88,6 +90,7 @@ impl State {
             running: BTreeMap::new(),
             heads: Heads::default(),
             adapters: Adapters::default(),
+            merging: Merging::default(),
             gain: Gain::default(),
             bounded_at: 0,
             batch: Batch::default(),
@@ -123,6 +126,7 @@ impl State {
             self.draft(&plan.work);
             self.run(plan.work);
             self.count_step(started);
+            self.merge();
         }
         Tick::Again
     }
@@ -138,6 +142,7 @@ impl State {
             }
             Command::RemoveAdapter { id, reply } => {
                 self.adapters.remove(self.executor.as_mut(), id, reply);
+                self.merging.forget(id);
             }
             Command::Close => return Tick::Stop,
         }
@@ -198,6 +203,22 @@ impl State {
         }
     }
 
+    /// Merges the adapter that has run alone for long enough.
+    fn merge(&mut self) {
+        let rows = self.stats.rows_last as u64;
+        let only = self.adapters.only_user().filter(|_| self.options.merge_adapters);
+        let Some((id, slot)) =
+            self.merging.saw_step(only, rows).and_then(|id| Some((id, self.adapters.slot(id)?)))
+        else {
+            return;
+        };
+        let begun = Instant::now();
+        match self.executor.merge_adapter(slot) {
+            Ok(()) => tracing::info!(adapter = id.0, ms = begun.elapsed().as_millis() as u64, "merged"),
+            Err(error) => tracing::warn!(adapter = id.0, %error, "not merged; it goes on beside the base"),
+        }
+    }
+
     /// One forward pass, and what its logits choose.
     fn forward(&mut self, part: &[Work]) -> Result<Vec<Advance>, ExecutorError> {
         step::fill_batch(&mut self.batch, part, &self.running, &self.shape, |id| self.adapters.slot(id));
@@ -227,6 +248,10 @@ impl State {
         self.gain.saw_step(n_rows, self.batch.logit_rows.len(), forward_ms);
         self.stats.rows += n_rows as u64;
         self.stats.rows_last = n_rows;
+        let merged = self.executor.merged_slot();
+        if merged.is_some() && self.batch.spans.iter().all(|span| span.adapter == merged) {
+            self.stats.merged_rows += n_rows as u64;
+        }
         Ok(advances)
     }
 

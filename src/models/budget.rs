@@ -14,6 +14,8 @@ const MIN_AUTO_KV_TOKENS: u64 = 1_024;
 pub struct Footprint {
     pub weights_bytes: u64,
     pub adapter_bytes: u64,
+    /// A copy of the linear layers with an adapter merged in, if one may be made.
+    pub merged_bytes: u64,
     /// Adapters of the other models on this base: an automatic pool leaves room for them.
     pub other_adapter_bytes: u64,
     pub activation_bytes: u64,
@@ -57,8 +59,11 @@ pub fn budget_bytes(device: &Device, utilization: f64) -> u64 {
 /// Plans a base with its first adapter. Whether it fits is the plan's own answer.
 pub fn plan(footprint: &Footprint, device: &Device, wish: &Wish) -> MemoryPlan {
     let budget_bytes = budget_bytes(device, wish.utilization);
-    let fixed =
-        footprint.weights_bytes + footprint.adapter_bytes + footprint.activation_bytes + wish.reserve_bytes;
+    let fixed = footprint.weights_bytes
+        + footprint.adapter_bytes
+        + footprint.merged_bytes
+        + footprint.activation_bytes
+        + wish.reserve_bytes;
     let kv_tokens = if wish.kv_tokens > 0 {
         wish.kv_tokens
     } else {
@@ -73,6 +78,7 @@ pub fn plan(footprint: &Footprint, device: &Device, wish: &Wish) -> MemoryPlan {
     let mut plan = MemoryPlan {
         weights_bytes: footprint.weights_bytes,
         adapter_bytes: footprint.adapter_bytes,
+        merged_bytes: footprint.merged_bytes,
         kv_bytes: kv_tokens * footprint.kv_bytes_per_token,
         activation_bytes: footprint.activation_bytes,
         reserve_bytes: wish.reserve_bytes,
@@ -118,6 +124,7 @@ mod tests {
         Footprint {
             weights_bytes: 4 * GIB,
             adapter_bytes: 0,
+            merged_bytes: 0,
             other_adapter_bytes: 0,
             activation_bytes: GIB / 4,
             kv_bytes_per_token: 64 << 10,

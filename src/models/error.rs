@@ -167,10 +167,11 @@ impl fmt::Display for PlanText<'_> {
         let plan = self.0;
         write!(
             f,
-            "{} bytes needed (weights {}, adapter {}, KV {} for {} tokens, activations {}, reserve {}), {} may be used",
+            "{} bytes needed (weights {}, adapter {}, merged copy {}, KV {} for {} tokens, activations {}, reserve {}), {} may be used",
             plan.needed_bytes(),
             plan.weights_bytes,
             plan.adapter_bytes,
+            plan.merged_bytes,
             plan.kv_bytes,
             plan.kv_tokens,
             plan.activation_bytes,

@@ -130,11 +130,15 @@ pub struct Engine {
     pub jump_forward: bool,
     /// Tokens found in the prompt are read along and verified: `off`, `auto` (while it saves time) or `on`.
     pub prompt_lookup: String,
+    /// An adapter that runs alone for long is merged into a copy of the base.
+    pub merge_adapters: bool,
     /// Sequences that may run at once.
     pub max_sequences: u64,
     pub steps: u64,
     /// Tokens that went through the forward pass.
     pub rows: u64,
+    /// Those of them that ran on a copy of the base with their adapter merged in.
+    pub merged_rows: u64,
     pub prompt_tokens: u64,
     pub prefix_hit_tokens: u64,
     pub output_tokens: u64,
@@ -195,6 +199,8 @@ pub struct MemoryPlan {
     /// 0 when another loaded model shares them.
     pub weights_bytes: u64,
     pub adapter_bytes: u64,
+    /// A copy of the base with an adapter merged in; 0 unless `engine.merge_adapters` is on.
+    pub merged_bytes: u64,
     /// The KV pool; 0 when shared.
     pub kv_bytes: u64,
     /// Scratch of one step.
@@ -220,6 +226,7 @@ impl From<domain::model::MemoryPlan> for MemoryPlan {
             fits: plan.fits(),
             weights_bytes: plan.weights_bytes,
             adapter_bytes: plan.adapter_bytes,
+            merged_bytes: plan.merged_bytes,
             kv_bytes: plan.kv_bytes,
             activation_bytes: plan.activation_bytes,
             reserve_bytes: plan.reserve_bytes,

@@ -11,7 +11,7 @@ use adit::nn::batch::Batch;
 use adit::nn::weights::adapter::Adapter;
 use adit::nn::weights::checkpoint::Checkpoint;
 
-use crate::rig::{is_whole, request, run};
+use crate::rig::{generate_all, is_whole, request, run};
 
 /// Remembers the adapters of each step's spans, in order.
 struct Watched {
@@ -47,12 +47,16 @@ impl Executor for Watched {
     }
 }
 
+fn concept() -> Arc<Adapter> {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama");
+    let base = Checkpoint::open(&fixture.join("base")).unwrap();
+    Arc::new(Adapter::load(&fixture.join("adapter_concept"), base.config()).unwrap())
+}
+
 #[test]
 fn sequences_of_one_adapter_lie_side_by_side() {
     run(async {
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llama");
-        let base = Checkpoint::open(&fixture.join("base")).unwrap();
-        let adapter = Arc::new(Adapter::load(&fixture.join("adapter_concept"), base.config()).unwrap());
+        let adapter = concept();
         // long enough, and slow enough, that all of them run together
         let step_cost = Duration::from_millis(2);
         let fake = FakeOptions { vocab_size: 64, step_cost, ..FakeOptions::default() };
@@ -79,5 +83,41 @@ fn sequences_of_one_adapter_lie_side_by_side() {
         };
         assert!(steps.iter().any(mixed), "some step had several of each: {steps:?}");
         assert!(steps.iter().all(|step| step.is_sorted()), "{steps:?}");
+    });
+}
+
+/// Rows of a job that is alone move to the merged copy, those of a mixed batch do not, and the copy goes with its
+/// adapter. Off, nothing is merged.
+#[test]
+fn an_adapter_that_runs_alone_is_merged() {
+    run(async {
+        let fake = FakeOptions { vocab_size: 64, n_blocks: 256, ..FakeOptions::default() };
+        for merge_adapters in [true, false] {
+            let options = Options { merge_adapters, ..Options::default() };
+            let handle = spawn(Box::new(FakeExecutor::new(fake.clone())), options);
+            let first = handle.add_adapter(concept()).await.unwrap();
+            let second = handle.add_adapter(concept()).await.unwrap();
+            let job = |adapter, n_items: u32| {
+                let prompts = (0..n_items).map(|n| [n % 64, n / 64, 7].repeat(40));
+                let requests = prompts.map(|prompt| adit::engine::request::Request { adapter, ..request(&prompt, 4) });
+                generate_all(&handle, requests.collect())
+            };
+            let merged_rows = || handle.stats().merged_rows;
+            job(Some(first), 40).await;
+            assert_eq!(merged_rows(), 0, "too short to pay");
+            job(Some(first), 200).await;
+            let after = merged_rows();
+            assert_eq!(after > 0, merge_adapters, "{after} rows on the copy");
+            job(Some(second), 20).await;
+            job(None, 20).await;
+            assert_eq!(merged_rows(), after, "others do not run on it");
+            job(Some(first), 20).await;
+            assert_eq!(merged_rows() > after, merge_adapters, "it is still there");
+            let after = merged_rows();
+            handle.remove_adapter(first).await.unwrap();
+            job(Some(second), 20).await;
+            assert_eq!(merged_rows(), after, "gone with its adapter");
+            is_whole(&handle).await;
+        }
     });
 }

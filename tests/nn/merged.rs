@@ -98,3 +98,46 @@ fn a_mixed_batch_answers_as_merged_checkpoints_do() {
         }
     }
 }
+
+/// A batch of one adapter alone runs on the merged copy, a mixed one beside it; both answer alike, and going back
+/// needs nothing.
+#[test]
+fn a_merged_adapter_answers_as_beside_the_base() {
+    let prompts = |seed| {
+        let mut random = Random(seed);
+        [9, 14].map(|n| random.tokens(n, 320))
+    };
+    for arch in ARCHS {
+        let mut model = load(&fixture(arch).join("base"));
+        let slots = KINDS.map(|kind| add(&mut model, arch, kind));
+        let mut run = |slots: [u32; 2], merged: Option<u32>| {
+            match merged {
+                Some(slot) => model.merge(slot).unwrap(),
+                None => model.unmerge(),
+            }
+            assert_eq!(model.merged_slot(), merged);
+            let prompts = prompts(5);
+            let mut sequences = [0, 1].map(|i| Sequence::new(i as u32, Some(slots[i])));
+            let [first, second] = &mut sequences;
+            let logits = step(&mut model, &mut [(first, &prompts[0]), (second, &prompts[1])]);
+            (logits, model.memory_bytes())
+        };
+        for (i, slot) in slots.into_iter().enumerate() {
+            let (beside, plain_bytes) = run([slot; 2], None);
+            let (merged, merged_bytes) = run([slot; 2], Some(slot));
+            assert!(merged_bytes > plain_bytes, "a copy takes memory, and it is counted");
+            for (got, want) in merged.iter().zip(&beside) {
+                assert_ne!(got, want, "{arch} {}: the copy was used", KINDS[i]);
+                assert!(difference(got, want) < TOLERANCE, "{arch} {}", KINDS[i]);
+            }
+            // a batch that mixes adapters does not touch the copy
+            let other = slots[(i + 1) % 3];
+            assert_eq!(run([slot, other], Some(slot)).0, run([slot, other], None).0);
+        }
+        model.remove_adapter(slots[0]);
+        assert!(model.merge(slots[0]).is_err(), "nothing to merge");
+        model.merge(slots[1]).unwrap();
+        model.remove_adapter(slots[1]);
+        assert_eq!(model.merged_slot(), None, "goes with its adapter");
+    }
+}

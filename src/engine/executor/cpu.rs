@@ -50,6 +50,14 @@ impl Executor for CpuExecutor {
     fn remove_adapter(&mut self, slot: u32) {
         self.model.remove_adapter(slot);
     }
+
+    fn merge_adapter(&mut self, slot: u32) -> Result<(), ExecutorError> {
+        self.model.merge(slot).map_err(translate)
+    }
+
+    fn merged_slot(&self) -> Option<u32> {
+        self.model.merged_slot()
+    }
 }
 
 fn translate(error: nn::Error) -> ExecutorError {

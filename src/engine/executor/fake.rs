@@ -70,12 +70,13 @@ pub struct FakeExecutor {
     logits: Vec<f32>,
     n_steps: u64,
     n_adapters: u32,
+    merged: Option<u32>,
 }
 
 impl FakeExecutor {
     pub fn new(options: FakeOptions) -> Self {
         let cache = vec![0; options.n_blocks * options.block_tokens];
-        Self { options, cache, logits: Vec::new(), n_steps: 0, n_adapters: 0 }
+        Self { options, cache, logits: Vec::new(), n_steps: 0, n_adapters: 0, merged: None }
     }
 
     /// The answer that a greedy run without a grammar must give, computed without any cache.
@@ -213,7 +214,18 @@ impl Executor for FakeExecutor {
         Ok(self.n_adapters - 1)
     }
 
-    fn remove_adapter(&mut self, _slot: u32) {}
+    fn remove_adapter(&mut self, slot: u32) {
+        self.merged = self.merged.filter(|merged| *merged != slot);
+    }
+
+    fn merge_adapter(&mut self, slot: u32) -> Result<(), ExecutorError> {
+        self.merged = Some(slot);
+        Ok(())
+    }
+
+    fn merged_slot(&self) -> Option<u32> {
+        self.merged
+    }
 }
 
 fn word(token: u32, position: usize, adapter: Option<u32>) -> u64 {

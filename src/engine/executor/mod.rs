@@ -34,8 +34,19 @@ pub trait Executor: Send {
         adapter: Arc<crate::nn::weights::adapter::Adapter>,
     ) -> Result<u32, ExecutorError>;
 
-    /// Frees an adapter's slot. No sequence uses it any more.
+    /// Frees an adapter's slot, and what was merged of it. No sequence uses it any more.
     fn remove_adapter(&mut self, slot: u32);
+
+    /// Merges a slot's adapter into a copy of the base, in place of one merged before: from then on, batches in
+    /// which every row uses it run on the copy. Takes some time.
+    fn merge_adapter(&mut self, _slot: u32) -> Result<(), ExecutorError> {
+        Err(ExecutorError::Device("it cannot merge adapters".into()))
+    }
+
+    /// Slot of the adapter that is merged.
+    fn merged_slot(&self) -> Option<u32> {
+        None
+    }
 }
 
 #[derive(Clone, Debug, thiserror::Error)]

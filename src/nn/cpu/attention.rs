@@ -185,13 +185,17 @@ unsafe fn attend<S: Simd, T: Stored>(args: &Args<T>, scores: &mut [f32], stride:
     // SAFETY: `check` asserted the extents.
     unsafe {
         let to = scores.as_mut_ptr();
-        score_range::<S, T>(args, first.first_block, start..args.shared, 0..n_queries, to, stride);
+        score_range::<S, T>(args, first.first_block, start..args.shared, 0..n_queries, to, stride, false);
         let mut query = 0;
-        for segment in args.segments {
+        for (i, segment) in args.segments.iter().enumerate() {
             let queries = query..query + segment.rows * args.group;
             let (from, length) = part(segment);
             let range = from..length.next_multiple_of(LANES);
-            score_range::<S, T>(args, segment.first_block, range, queries.clone(), to, stride);
+            if let Some(next) = args.segments.get(i + 1) {
+                let (from, length) = part(next);
+                prefetch::<S, T>(args, next.first_block, from..length.min(from + 2 * LANES));
+            }
+            score_range::<S, T>(args, segment.first_block, range, queries.clone(), to, stride, true);
             for q in queries.clone() {
                 let valid = segment.first_length + (q - query) / args.group;
                 let seen = valid.saturating_sub(args.window) - start..valid - start;
@@ -239,7 +243,7 @@ macro_rules! by_queries {
     }};
 }
 
-/// Scores at the positions of `range`, whole vectors, of one block table.
+/// Scores at the positions of `range`, whole vectors, of one block table. What is not shared has to come from far.
 /// # Safety
 /// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
 #[inline(always)]
@@ -250,12 +254,17 @@ unsafe fn score_range<S: Simd, T: Stored>(
     queries: Range<usize>,
     scores: *mut f32,
     stride: usize,
+    is_own: bool,
 ) {
     // SAFETY: `check` asserted the extents.
     unsafe {
         let mut position = range.start;
         while position < range.end {
             let to = scores.add(position);
+            if is_own {
+                let ahead = position + 2 * LANES..range.end.min(position + 4 * LANES);
+                prefetch::<S, T>(args, first_block, ahead);
+            }
             if S::WIDE && position + 2 * LANES <= range.end {
                 let keys = [position, position + LANES].map(|at| args.keys_at(first_block, at));
                 by_queries!(queries, 8, [1 2 3 4 5 6 7], |query, Q| {
@@ -269,6 +278,25 @@ unsafe fn score_range<S: Simd, T: Stored>(
                 });
                 position += LANES;
             }
+        }
+    }
+}
+
+/// Asks for K and V of the blocks from the start of a range on: blocks lie scattered over the pool, so the
+/// machine does not foresee the next one.
+/// # Safety
+/// The pointers and sizes are those of the kernel it is part of, and the machine has `S`.
+#[inline(always)]
+unsafe fn prefetch<S: Simd, T>(args: &Args<T>, first_block: usize, range: Range<usize>) {
+    // SAFETY: `check` asserted the extents.
+    unsafe {
+        let mut position = range.start / args.block_tokens * args.block_tokens;
+        while position < range.end {
+            let keys = args.keys_at(first_block, position).cast::<u8>();
+            for line in (0..2 * args.half() * size_of::<T>()).step_by(64) {
+                S::prefetch(keys.add(line));
+            }
+            position += args.block_tokens;
         }
     }
 }

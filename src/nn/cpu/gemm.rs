@@ -288,7 +288,8 @@ unsafe fn block_panels<S: Simd, const NIBBLES: bool, const HALVES: bool, const M
     unsafe {
         for panel in 0..args.n_panels {
             let mut row = 0;
-            while S::INT_ROWS >= 8 && row + 8 <= args.m {
+            // nibbles keep twice as many unpacked weights in registers: eight rows more would not fit
+            while S::INT_ROWS >= 8 && !NIBBLES && row + 8 <= args.m {
                 block_tile::<S, 8, NIBBLES, HALVES, MIN>(args, zero, row, panel);
                 row += 8;
             }

@@ -1,5 +1,7 @@
 //! Linear layers of a step: several matrices that read the same rows and write side by side.
 
+use std::sync::Arc;
+
 use super::LANES;
 #[cfg(target_arch = "x86_64")]
 use super::amx;
@@ -17,16 +19,16 @@ pub struct Linear {
 }
 
 pub struct Part {
-    pub weight: Packed,
+    pub weight: Arc<Packed>,
     /// Padded to whole panels.
-    pub bias: Option<Buffer<f32>>,
+    pub bias: Option<Arc<Buffer<f32>>>,
     /// First column of the common output.
     pub column: usize,
 }
 
 impl Linear {
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|p| p.weight.bytes() + p.bias.as_ref().map_or(0, Buffer::bytes)).sum()
+        self.parts.iter().map(|p| p.weight.bytes() + p.bias.as_ref().map_or(0, |bias| bias.bytes())).sum()
     }
 
     /// Whether some part wants its input quantised.
@@ -108,7 +110,7 @@ pub fn forward(
         let cut = grain.task(linear.parts.iter().map(|p| p.weight.n_panels()), task);
         let Part { weight, bias, column } = &linear.parts[cut.part];
         // SAFETY: extents were asserted; each task writes the columns of its own panels and rows.
-        unsafe { product(weight, bias.as_deref(), rows, &cut, &out, *column, isa) }
+        unsafe { product(weight, bias.as_ref().map(|bias| &***bias), rows, &cut, &out, *column, isa) }
     });
 }
 

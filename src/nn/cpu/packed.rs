@@ -59,6 +59,14 @@ impl Format {
         }
     }
 
+    /// What a changed copy is held in.
+    pub fn changed(self) -> Self {
+        match self {
+            Self::Blocks(_) => Self::Blocks(BlockKind::ROUNDED),
+            float => float,
+        }
+    }
+
     fn panel_bytes(self, k: usize) -> usize {
         match self {
             Self::F32 => k * LANES * 4,
@@ -114,6 +122,31 @@ impl Packed {
         Self::pack(DType::F32, &bytes, n, k, &|row| row, threads)
     }
 
+    /// A copy whose rows are changed as f32 by `change(row, values)`: floats are rounded to the width they had,
+    /// integer blocks to 8 bits.
+    pub fn changed(
+        &self,
+        change: &(dyn Fn(usize, &mut [f32]) + Sync),
+        threads: &mut Threads,
+    ) -> Result<Self, Error> {
+        let (n, k, format) = (self.n, self.k, self.format.changed());
+        let panel_bytes = format.panel_bytes(k);
+        let mut data = Buffer::zeroed(self.n_panels() * panel_bytes, "merged weights")?;
+        let out = Shared::new(&mut data);
+        threads.run(self.n_panels(), &|panel, _| {
+            // SAFETY: each task writes its own panel.
+            let panel_data = unsafe { out.slice(panel * panel_bytes, panel_bytes) };
+            let mut values = vec![0f32; k];
+            for lane in 0..LANES.min(n - panel * LANES) {
+                let row = panel * LANES + lane;
+                self.unpack_row(row, &mut values);
+                change(row, &mut values);
+                round_row(format, &values, lane, panel_data);
+            }
+        });
+        Ok(Self { n, k, format, data })
+    }
+
     /// Output columns.
     pub fn n(&self) -> usize {
         self.n
@@ -143,6 +176,24 @@ impl Packed {
     pub fn panel(&self, panel: usize) -> &[u8] {
         let size = self.panel_bytes();
         &self.data[panel * size..(panel + 1) * size]
+    }
+}
+
+/// Puts a row of f32 into its lane, rounded to what the format holds.
+fn round_row(format: Format, values: &[f32], lane: usize, panel: &mut [u8]) {
+    let mut put = |bytes: Vec<u8>, width: usize| match width {
+        4 => scatter::<4>(&bytes, lane, panel),
+        _ => scatter::<2>(&bytes, lane, panel),
+    };
+    match format {
+        Format::F32 => put(values.iter().flat_map(|v| v.to_le_bytes()).collect(), 4),
+        Format::F16 => put(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(), 2),
+        Format::Bf16 => put(values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(), 2),
+        Format::Blocks(kind) => {
+            for (values, out) in values.chunks_exact(32).zip(panel.chunks_exact_mut(kind.bytes())) {
+                put_block(kind, &ggml::round_to_q8(values), lane, out);
+            }
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Weights from a checkpoint into a model.
 
+use std::sync::Arc;
+
 use super::scratch::Scratch;
 use super::{Layer, LoadOptions, Model};
 use crate::nn::Error;
@@ -66,6 +68,7 @@ pub(super) fn load(
         local_rope,
         pool,
         adapters: Vec::new(),
+        merged: None,
         scratch,
         threads: loader.threads,
     })
@@ -124,7 +127,7 @@ impl Loader<'_> {
     fn part(&mut self, weight: Role, bias: Option<Role>, layer: usize, column: usize) -> Result<Part, Error> {
         let weight = self.matrix(weight, layer)?;
         let bias = bias.map(|role| self.vector(role, layer)).transpose()?;
-        Ok(Part { weight, bias, column })
+        Ok(Part { weight: Arc::new(weight), bias: bias.map(Arc::new), column })
     }
 
     fn matrix(&mut self, role: Role, layer: usize) -> Result<Packed, Error> {

@@ -4,6 +4,7 @@ mod attend;
 mod check;
 mod load;
 mod lora;
+mod merge;
 mod scratch;
 mod step;
 
@@ -68,6 +69,8 @@ pub struct Model {
     local_rope: Option<rope::Table>,
     pool: KvPool,
     adapters: Vec<Option<Arc<Adapter>>>,
+    /// The base with one of them merged in.
+    merged: Option<merge::Merged>,
     scratch: scratch::Scratch,
     threads: Threads,
 }
@@ -161,15 +164,19 @@ impl Model {
 
     /// Frees a slot; one that is free stays so.
     pub fn remove_adapter(&mut self, slot: u32) {
+        if self.merged_slot() == Some(slot) {
+            self.merged = None;
+        }
         if let Some(adapter) = self.adapters.get_mut(slot as usize) {
             *adapter = None;
         }
     }
 
-    /// Bytes that this model holds: weights, adapters, KV pool, tables and scratch.
+    /// Bytes that this model holds: weights, adapters, a merged copy, KV pool, tables and scratch.
     pub fn memory_bytes(&self) -> u64 {
         self.weight_bytes()
             + self.adapters.iter().flatten().map(|a| a.bytes()).sum::<u64>()
+            + self.merged_bytes()
             + self.pool.bytes()
             + self.rope.bytes()
             + self.local_rope.as_ref().map_or(0, rope::Table::bytes)

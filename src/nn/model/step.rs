@@ -6,6 +6,7 @@
 //! ```
 //! Some families have the norms in parentheses. After each linear layer, the adapters of the spans add theirs.
 
+use super::merge::{Merged, SiteIndex};
 use super::scratch::{LoraTask, Scratch};
 use super::{Layer, Model};
 use crate::nn::Error;
@@ -34,6 +35,8 @@ pub(super) struct Step<'a> {
     pub batch: &'a Batch,
     pub isa: Isa,
     pub adapters: &'a [Option<Arc<Adapter>>],
+    /// The base with an adapter merged in, where every row of the batch uses that one.
+    merged: Option<&'a Merged>,
     pub rope: &'a rope::Table,
     pub local_rope: Option<&'a rope::Table>,
 }
@@ -47,12 +50,18 @@ impl Model {
             batch,
             isa: self.isa,
             adapters: &self.adapters,
+            merged: self.merged.as_ref().filter(|merged| {
+                batch.spans.iter().all(|span| span.adapter == Some(merged.slot()))
+            }),
             rope: &self.rope,
             local_rope: self.local_rope.as_ref(),
         };
         let (scratch, threads) = (&mut self.scratch, &mut self.threads);
         step.plan_attention(self.pool.shape().block_tokens, threads.count(), scratch);
         step.plan_lora(scratch);
+        if step.merged.is_some() {
+            scratch.lora_tasks.clear();
+        }
         let m = batch.n_rows();
         let h = &mut scratch.h[..m * self.config.hidden];
         embedding::gather(&self.embedding, &batch.tokens, self.config.embedding_scale, h, threads);
@@ -76,6 +85,11 @@ impl Step<'_> {
         self.batch.n_rows()
     }
 
+    /// A block's linear layer, or what an adapter made of it.
+    fn linear<'b>(&'b self, own: &'b Linear, layer: usize, site: SiteIndex) -> &'b Linear {
+        self.merged.and_then(|merged| merged.site(layer, site)).unwrap_or(own)
+    }
+
     fn attention_block(
         &self,
         index: usize,
@@ -86,12 +100,12 @@ impl Step<'_> {
     ) {
         let (m, width) = (self.m(), self.config.q_dim() + 2 * self.config.kv_dim());
         norm_rows(&scratch.h, &layer.attention_norm, self.config, m, &mut scratch.normed, self.isa, threads);
-        let site = Site { layer: index, modules: &[Module::Q, Module::K, Module::V], linear: &layer.qkv };
+        let site = Site { layer: index, modules: &[Module::Q, Module::K, Module::V], linear: self.linear(&layer.qkv, index, SiteIndex::Qkv) };
         let Scratch { normed, quantised, qkv, lora, lora_tasks, .. } = scratch;
         self.apply(&site, normed, quantised, (qkv, width, false), (lora, lora_tasks), threads);
         self.write_kv(index, layer, pool, &mut scratch.qkv, threads);
         self.attend(index, pool, scratch, threads);
-        let site = Site { layer: index, modules: &[Module::O], linear: &layer.o };
+        let site = Site { layer: index, modules: &[Module::O], linear: self.linear(&layer.o, index, SiteIndex::O) };
         let Scratch { attended, normed, quantised, h, lora, lora_tasks, .. } = scratch;
         let residual = Residual { h, free: normed, post_norm: layer.post_attention_norm.as_deref() };
         self.join(&site, attended, quantised, residual, (lora, lora_tasks), threads);
@@ -100,7 +114,7 @@ impl Step<'_> {
     fn ffn_block(&self, index: usize, layer: &Layer, scratch: &mut Scratch, threads: &mut Threads) {
         let (m, ffn) = (self.m(), self.config.ffn);
         norm_rows(&scratch.h, &layer.ffn_norm, self.config, m, &mut scratch.normed, self.isa, threads);
-        let site = Site { layer: index, modules: &[Module::Gate, Module::Up], linear: &layer.gate_up };
+        let site = Site { layer: index, modules: &[Module::Gate, Module::Up], linear: self.linear(&layer.gate_up, index, SiteIndex::GateUp) };
         let Scratch { normed, quantised, gate_up, lora, lora_tasks, .. } = scratch;
         self.apply(&site, normed, quantised, (gate_up, 2 * ffn, false), (lora, lora_tasks), threads);
         let (gate_up, activated) = (&scratch.gate_up, Shared::new(&mut scratch.activated));
@@ -118,7 +132,7 @@ impl Step<'_> {
                 }
             }
         });
-        let site = Site { layer: index, modules: &[Module::Down], linear: &layer.down };
+        let site = Site { layer: index, modules: &[Module::Down], linear: self.linear(&layer.down, index, SiteIndex::Down) };
         let Scratch { activated, normed, quantised, h, lora, lora_tasks, .. } = scratch;
         let residual = Residual { h, free: normed, post_norm: layer.post_ffn_norm.as_deref() };
         self.join(&site, activated, quantised, residual, (lora, lora_tasks), threads);

@@ -86,6 +86,15 @@ impl Checkpoint {
         self.needed().map(packed).sum()
     }
 
+    /// Bytes of a copy of the linear layers with an adapter merged in, at most.
+    pub fn merged_bytes(&self) -> u64 {
+        let packed = |(role, _, tensor): (Role, usize, &TensorInfo)| match (role, &*tensor.shape) {
+            (Role::Weight(_), [n, k]) => Format::of(tensor.dtype).changed().bytes(*n, *k),
+            _ => 0,
+        };
+        self.needed().map(packed).sum()
+    }
+
     /// Bytes of K and V of one token position.
     pub fn kv_bytes_per_token(&self, kv_type: KvType) -> u64 {
         (self.config.n_layers * self.config.kv_dim() * 2 * kv_type.bytes()) as u64

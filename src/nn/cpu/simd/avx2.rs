@@ -94,6 +94,9 @@ impl Simd for Avx2 {
             let s = _mm_max_ps(s, _mm_movehl_ps(s, s));
             _mm_cvtss_f32(_mm_max_ss(s, _mm_shuffle_ps::<1>(s, s)))
         }
+        fn prefetch(p: *const u8) {
+            _mm_prefetch::<_MM_HINT_T0>(p.cast())
+        }
         fn isplat(x: i32) -> Self::I {
             [_mm256_set1_epi32(x); 2]
         }

@@ -74,6 +74,9 @@ impl Simd for Avx512 {
         fn largest(a: __m512) -> f32 {
             _mm512_reduce_max_ps(a)
         }
+        fn prefetch(p: *const u8) {
+            _mm_prefetch::<_MM_HINT_T0>(p.cast())
+        }
         fn isplat(x: i32) -> __m512i {
             _mm512_set1_epi32(x)
         }

@@ -76,6 +76,9 @@ pub trait Simd: Copy {
         fn sum(a: Self::V) -> f32;
         fn largest(a: Self::V) -> f32;
 
+        /// Asks for the cache line of an address, which may lie anywhere.
+        fn prefetch(p: *const u8);
+
         fn isplat(x: i32) -> Self::I;
         fn load_bytes(p: *const u8) -> Self::I;
         /// Per lane: acc + Σ of four products of unsigned bytes of `w` with signed bytes of `x`.

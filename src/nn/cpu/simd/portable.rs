@@ -84,6 +84,7 @@ impl Simd for Portable {
         fn largest(a: Self::V) -> f32 {
             a.iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m })
         }
+        fn prefetch(_p: *const u8) {}
         fn isplat(x: i32) -> Self::I {
             [x; 16]
         }
