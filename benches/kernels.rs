@@ -135,8 +135,7 @@ fn attention(best: Isa) {
         "tokens", "rows", "GFLOP/s", "GB/s", "twin GFLOP/s", "factor"
     );
     for length in [128, 512, 2048, 8192] {
-        for (name, n_segments, rows) in
-            [("1", 1, 1), ("a sequence's 8", 1, ROWS), ("8 that share", ROWS, 1)]
+        for (name, n_segments, rows) in [("1", 1, 1), ("a sequence's 8", 1, ROWS), ("8 that share", ROWS, 1)]
         {
             let n_queries = n_segments * rows * GROUP;
             let n_blocks = (length + rows).div_ceil(BLOCK);

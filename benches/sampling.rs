@@ -17,10 +17,11 @@ fn main() {
     println!("{:>10} {:>24} {:>10} {:>10}", "vocabulary", "allowed", "greedy", "top-p 0.9");
     for vocab in [49_152, 151_936, 262_144] {
         let logits = numbers(vocab);
-        let masks: [(&str, fn(usize) -> bool); 3] =
-            [("all but controls", |token| token > 17), ("one in 64", |token| token % 64 == 5), ("12 in a row", |token| {
-                (4_000..4_012).contains(&token)
-            })];
+        let masks: [(&str, fn(usize) -> bool); 3] = [
+            ("all but controls", |token| token > 17),
+            ("one in 64", |token| token % 64 == 5),
+            ("12 in a row", |token| (4_000..4_012).contains(&token)),
+        ];
         for (name, is_allowed) in masks {
             let mut mask = SimpleVob::alloc(vocab);
             (0..vocab).filter(|token| is_allowed(*token)).for_each(|token| mask.allow_token(token as u32));

@@ -398,7 +398,8 @@ fn keys_and_values_lie_where_attention_reads_them() {
         }
         for (head, d) in (0..2).flat_map(|head| (0..32).map(move |d| (head, d))) {
             let first = shape.offset(1, 2, head);
-            let places = [(first + d * 16 + 5, k[head * 32 + d]), (first + 512 + 5 * 32 + d, v[head * 32 + d])];
+            let places =
+                [(first + d * 16 + 5, k[head * 32 + d]), (first + 512 + 5 * 32 + d, v[head * 32 + d])];
             for (at, value) in places {
                 assert_eq!(wide[at], value, "{isa:?}");
                 assert_eq!(halves[at], half::f16::from_f32(value), "{isa:?}");

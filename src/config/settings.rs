@@ -103,8 +103,7 @@ pub struct Engine {
     pub max_queued: usize,
     /// Token positions of one KV block.
     pub block_tokens: usize,
-    /// Token positions of a base's KV pool; 0: what `gpu_memory_utilization` leaves, on a CPU at most 8,192, or
-    /// one whole context of up to 32,768.
+    /// Token positions of a base's KV pool; 0: what `gpu_memory_utilization` leaves, on a CPU at most 6,144.
     pub kv_tokens: usize,
     /// How keys and values are held.
     pub kv_type: KvType,

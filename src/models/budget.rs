@@ -2,10 +2,9 @@
 
 use crate::domain::model::MemoryPlan;
 
-/// KV positions of an automatic pool on a CPU; more helps only batches larger than its cores can run.
-const AUTO_KV_TOKENS: u64 = 8_192;
-/// An automatic pool holds one sequence of the checkpoint's whole context, up to this many positions.
-const MAX_AUTO_KV_TOKENS: u64 = 32_768;
+/// KV positions of an automatic pool on a CPU: a batch of some dozen sequences. More helps only batches larger than
+/// its cores can run, and costs memory that a small model otherwise does not need.
+const MAX_AUTO_KV_TOKENS: u64 = 6_144;
 /// An automatic pool that would hold fewer positions is no pool: the load is refused instead.
 const MIN_AUTO_KV_TOKENS: u64 = 1_024;
 
@@ -70,7 +69,7 @@ pub fn plan(footprint: &Footprint, device: &Device, wish: &Wish) -> MemoryPlan {
         let left = budget_bytes.saturating_sub(fixed + footprint.other_adapter_bytes)
             / footprint.kv_bytes_per_token.max(1);
         let useful = footprint.context_tokens.saturating_mul(wish.max_sequences);
-        let most = footprint.context_tokens.clamp(AUTO_KV_TOKENS, MAX_AUTO_KV_TOKENS).min(useful).max(1);
+        let most = MAX_AUTO_KV_TOKENS.min(useful).max(1);
         left.min(most).max(MIN_AUTO_KV_TOKENS.min(most))
     };
     // whole blocks: an explicit wish is rounded up, and so is the smallest automatic pool
@@ -127,7 +126,7 @@ mod tests {
             merged_bytes: 0,
             other_adapter_bytes: 0,
             activation_bytes: GIB / 4,
-            kv_bytes_per_token: 64 << 10,
+            kv_bytes_per_token: 256 << 10,
             context_tokens: 32_768,
         }
     }
@@ -145,17 +144,14 @@ mod tests {
         let plan = plan(&footprint(), &device(64 * GIB), &wish());
         assert!(plan.fits());
         assert_eq!(plan.kv_tokens, MAX_AUTO_KV_TOKENS);
-        assert_eq!(plan.kv_bytes, 2 * GIB);
-        let short = Footprint { context_tokens: 2_048, ..footprint() };
-        let plan = super::plan(&short, &device(64 * GIB), &wish());
-        assert_eq!(plan.kv_tokens, AUTO_KV_TOKENS, "several sequences of a short context");
+        assert_eq!(plan.kv_bytes, MAX_AUTO_KV_TOKENS * footprint().kv_bytes_per_token);
     }
 
     #[test]
     fn a_tight_device_gets_the_pool_that_is_left() {
         let plan = plan(&footprint(), &device(5 * GIB + GIB / 2), &wish());
         assert!(plan.fits(), "{plan:?}");
-        assert_eq!(plan.kv_tokens, 16_384);
+        assert_eq!(plan.kv_tokens, 4_096);
         for total in (5 * GIB..6 * GIB).step_by(10_000_019) {
             let plan = super::plan(&footprint(), &device(total), &wish());
             assert!(plan.fits(), "{total}: {plan:?}");

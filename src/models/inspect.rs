@@ -84,8 +84,8 @@ pub fn adapter_bytes_in(dir: &Path) -> u64 {
 /// Sizes of a checkpoint, with the order's adapter.
 pub fn footprint(checkpoint: &Checkpoint, order: &Order) -> Footprint {
     let is_adapted = |model: &settings::Model| model.adapter.is_some();
-    let may_merge = order.settings.engine.merge_adapters
-        && (is_adapted(&order.model) || others(order).any(is_adapted));
+    let may_merge =
+        order.settings.engine.merge_adapters && (is_adapted(&order.model) || others(order).any(is_adapted));
     Footprint {
         merged_bytes: if may_merge { checkpoint.merged_bytes() } else { 0 },
         weights_bytes: checkpoint.weight_bytes(),

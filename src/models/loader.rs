@@ -42,8 +42,6 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
     let checkpoint = Checkpoint::open(&path)?;
     let (footprint, wish) = (inspect::footprint(&checkpoint, order), inspect::wish(order));
     let plan = bases.book(report, &order.model.name, |device| budget::plan(&footprint, device, &wish))?;
-    // texts first: a checkpoint without a tokenizer fails before its gigabytes are read
-    let texts = Arc::new(texts::read(&checkpoint, &path, order.clock.clone())?);
     let engine = &order.settings.engine;
     let options = LoadOptions {
         threads: engine.threads,
@@ -55,13 +53,20 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
     };
     let mut meter = Meter::new(LoadStage::Read, checkpoint.load_bytes(), Instant::now());
     report.progress(meter.reading(Instant::now()));
-    let model = Model::load(&checkpoint, &options, &mut |bytes| {
-        report.go_on();
-        meter.add(bytes);
-        if let Some(progress) = meter.due(Instant::now()) {
-            report.progress(progress);
-        }
-    })?;
+    // the tokenizer takes about as long as a small model's weights: beside them
+    let (texts, model) = std::thread::scope(|scope| {
+        let texts = scope.spawn(|| texts::read(&checkpoint, &path, order.clock.clone()));
+        let model = Model::load(&checkpoint, &options, &mut |bytes| {
+            report.go_on();
+            meter.add(bytes);
+            if let Some(progress) = meter.due(Instant::now()) {
+                report.progress(progress);
+            }
+        });
+        (texts.join(), model)
+    });
+    let texts = Arc::new(texts.unwrap_or_else(|_| Err(ModelError::Panicked("see the log".into())))?);
+    let model = model?;
     if report.is_given_up() {
         return Err(ModelError::Cancelled);
     }

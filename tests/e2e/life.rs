@@ -72,7 +72,8 @@ fn resident_bytes(server: &Server) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// The binary has an allocator of its own, which keeps freed pages when nobody makes it give them back.
+/// Weights, KV pool and scratch are mapped and gone at once; of the tokenizer's and the grammars' small blocks the
+/// allocator may keep some, which the next load uses again.
 #[tokio::test]
 async fn the_process_returns_a_models_memory_when_it_is_unloaded() {
     let dir = TempDir::new().unwrap();
@@ -99,10 +100,8 @@ async fn the_process_returns_a_models_memory_when_it_is_unloaded() {
         assert!(grown > weights * 9 / 10, "{grown} bytes more while {weights} bytes of weights are loaded");
         place.client.unload("large").await.unwrap();
         place.state("large", ModelState::NotLoaded).await;
-        // weights, KV pool and scratch are mapped and gone; small blocks of tokenizer and grammars go when
-        // the allocator gets round to them, some ten seconds later, and do not add up from load to load
         kept.push(resident_bytes(&place.server).saturating_sub(before));
-        assert!(kept.iter().all(|kept| *kept < weights / 3), "of {weights} bytes were kept {kept:?}");
+        assert!(kept.iter().all(|kept| *kept < weights / 4), "of {weights} bytes were kept {kept:?}");
     }
     println!("weights {weights}, kept {kept:?}");
     place.server.kill();

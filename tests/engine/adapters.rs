@@ -99,7 +99,8 @@ fn an_adapter_that_runs_alone_is_merged() {
             let second = handle.add_adapter(concept()).await.unwrap();
             let job = |adapter, n_items: u32| {
                 let prompts = (0..n_items).map(|n| [n % 64, n / 64, 7].repeat(40));
-                let requests = prompts.map(|prompt| adit::engine::request::Request { adapter, ..request(&prompt, 4) });
+                let requests =
+                    prompts.map(|prompt| adit::engine::request::Request { adapter, ..request(&prompt, 4) });
                 generate_all(&handle, requests.collect())
             };
             let merged_rows = || handle.stats().merged_rows;

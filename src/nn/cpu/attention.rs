@@ -426,7 +426,8 @@ unsafe fn weigh<S: Simd, T: Stored, const Q: usize, const N: usize>(
         while position < range.end {
             let slot = position % args.block_tokens;
             let end = range.end.min(position - slot + args.block_tokens);
-            let mut v = args.keys_at(first_block, position - slot).add(args.half() + slot * args.head_dim + d);
+            let mut v =
+                args.keys_at(first_block, position - slot).add(args.half() + slot * args.head_dim + d);
             while position < end {
                 let mut values = [S::splat(0.0); N];
                 for n in 0..N {

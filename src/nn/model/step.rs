@@ -50,9 +50,10 @@ impl Model {
             batch,
             isa: self.isa,
             adapters: &self.adapters,
-            merged: self.merged.as_ref().filter(|merged| {
-                batch.spans.iter().all(|span| span.adapter == Some(merged.slot()))
-            }),
+            merged: self
+                .merged
+                .as_ref()
+                .filter(|merged| batch.spans.iter().all(|span| span.adapter == Some(merged.slot()))),
             rope: &self.rope,
             local_rope: self.local_rope.as_ref(),
         };
@@ -100,12 +101,17 @@ impl Step<'_> {
     ) {
         let (m, width) = (self.m(), self.config.q_dim() + 2 * self.config.kv_dim());
         norm_rows(&scratch.h, &layer.attention_norm, self.config, m, &mut scratch.normed, self.isa, threads);
-        let site = Site { layer: index, modules: &[Module::Q, Module::K, Module::V], linear: self.linear(&layer.qkv, index, SiteIndex::Qkv) };
+        let site = Site {
+            layer: index,
+            modules: &[Module::Q, Module::K, Module::V],
+            linear: self.linear(&layer.qkv, index, SiteIndex::Qkv),
+        };
         let Scratch { normed, quantised, qkv, lora, lora_tasks, .. } = scratch;
         self.apply(&site, normed, quantised, (qkv, width, false), (lora, lora_tasks), threads);
         self.write_kv(index, layer, pool, &mut scratch.qkv, threads);
         self.attend(index, pool, scratch, threads);
-        let site = Site { layer: index, modules: &[Module::O], linear: self.linear(&layer.o, index, SiteIndex::O) };
+        let site =
+            Site { layer: index, modules: &[Module::O], linear: self.linear(&layer.o, index, SiteIndex::O) };
         let Scratch { attended, normed, quantised, h, lora, lora_tasks, .. } = scratch;
         let residual = Residual { h, free: normed, post_norm: layer.post_attention_norm.as_deref() };
         self.join(&site, attended, quantised, residual, (lora, lora_tasks), threads);
@@ -114,7 +120,11 @@ impl Step<'_> {
     fn ffn_block(&self, index: usize, layer: &Layer, scratch: &mut Scratch, threads: &mut Threads) {
         let (m, ffn) = (self.m(), self.config.ffn);
         norm_rows(&scratch.h, &layer.ffn_norm, self.config, m, &mut scratch.normed, self.isa, threads);
-        let site = Site { layer: index, modules: &[Module::Gate, Module::Up], linear: self.linear(&layer.gate_up, index, SiteIndex::GateUp) };
+        let site = Site {
+            layer: index,
+            modules: &[Module::Gate, Module::Up],
+            linear: self.linear(&layer.gate_up, index, SiteIndex::GateUp),
+        };
         let Scratch { normed, quantised, gate_up, lora, lora_tasks, .. } = scratch;
         self.apply(&site, normed, quantised, (gate_up, 2 * ffn, false), (lora, lora_tasks), threads);
         let (gate_up, activated) = (&scratch.gate_up, Shared::new(&mut scratch.activated));
@@ -132,7 +142,11 @@ impl Step<'_> {
                 }
             }
         });
-        let site = Site { layer: index, modules: &[Module::Down], linear: self.linear(&layer.down, index, SiteIndex::Down) };
+        let site = Site {
+            layer: index,
+            modules: &[Module::Down],
+            linear: self.linear(&layer.down, index, SiteIndex::Down),
+        };
         let Scratch { activated, normed, quantised, h, lora, lora_tasks, .. } = scratch;
         let residual = Residual { h, free: normed, post_norm: layer.post_ffn_norm.as_deref() };
         self.join(&site, activated, quantised, residual, (lora, lora_tasks), threads);
