@@ -2,11 +2,13 @@
 //!
 //! The engine's side of a bundle runs as one stream of futures; what has ended is committed about every
 //! second, so that a crash repeats only what was in flight. No transaction is open while a model runs.
-//! Beside the queue's items: chat completions whose clients wait ([`chat`]).
+//! Beside the queue's items: chat completions whose clients wait ([`chat`]), and batches on their way from a
+//! file to a job and to its files ([`batch`]).
 //! Knows domain, store, queue, extraction and served models. Never knows HTTP.
 
 mod advance;
 mod answer;
+pub mod batch;
 mod bundle;
 pub mod chat;
 mod context;
@@ -58,6 +60,7 @@ pub fn start(
         queue.serve(&name, gate, handler);
     }
     shutdown.spawn(advance::run(stages, store.clone(), contexts, shutdown.clone()));
+    batch::start(store, models.names(), settings, shutdown);
 }
 
 /// What `/metrics` says of the tokens of an answer that has ended.
