@@ -87,6 +87,7 @@ fn step_us(n: usize, vocab_size: usize) -> (u64, f64) {
                 stop: Arc::from([]),
                 priority: 0,
                 group: u64::from(sequence % 5),
+                logprobs: None,
             })
         });
         for answer in futures::future::join_all(calls).await {

@@ -6,6 +6,10 @@
 //! many of them in one ragged batch over a model ([`nn`]), and the result is committed under the claim's
 //! fence. Finished jobs are read back as pages, streams or files ([`export`]).
 //!
+//! OpenAI's paths lie beside: a batch is a job over a file's lines, with its results read back as files
+//! ([`worker::batch`]); a chat completion passes the queue by and is answered while its client waits
+//! ([`worker::chat`]).
+//!
 //! A module imports only from rows below its own; `tests/tidy.rs` holds that, and where the heavy crates
 //! may be named.
 //!

@@ -24,6 +24,12 @@ mod follow;
 mod harness;
 #[path = "api/models.rs"]
 mod models;
+#[path = "api/openai_batches.rs"]
+mod openai_batches;
+#[path = "api/openai_chat.rs"]
+mod openai_chat;
+#[path = "api/openai_files.rs"]
+mod openai_files;
 #[path = "api/read.rs"]
 mod read;
 #[path = "api/submit.rs"]

@@ -31,6 +31,8 @@ mod gate;
 mod large;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/openai.rs"]
+mod openai;
 #[path = "e2e/outage.rs"]
 mod outage;
 #[path = "e2e/valid.rs"]

@@ -9,6 +9,8 @@ mod coverage;
 mod ends;
 #[path = "engine/exact.rs"]
 mod exact;
+#[path = "engine/follow.rs"]
+mod follow;
 #[path = "engine/grammar.rs"]
 mod grammar;
 #[path = "engine/kv.rs"]

@@ -4,6 +4,8 @@
 #[path = "support/postgres.rs"]
 mod postgres;
 
+#[path = "store/batch.rs"]
+mod batch;
 #[path = "store/submit.rs"]
 mod submit;
 

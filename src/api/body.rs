@@ -14,6 +14,7 @@ use super::problem::ApiError;
 use crate::config::settings::Limits;
 use crate::domain::code::Code;
 use crate::domain::id::JobId;
+use crate::wire::depth;
 use crate::wire::submit::{IDEMPOTENCY_KEY, MAX_KEY_BYTES, NDJSON};
 
 /// The query string as `T`; unknown and malformed parameters are refused by name.
@@ -47,6 +48,31 @@ impl<S: Send + Sync> FromRequestParts<S> for JobPath {
         let id = text.parse().map_err(|_| ApiError::new(Code::NotFound, format!("no job '{text}'")))?;
         Ok(Self(id))
     }
+}
+
+/// `{id}` of the path, of a kind that has a prefix of its own. What is none names nothing.
+pub struct Named<T>(pub T);
+
+impl<S: Send + Sync, T: std::str::FromStr> FromRequestParts<S> for Named<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(text) = Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(|rejection| ApiError::new(Code::InvalidRequest, rejection.body_text()))?;
+        let missing = || ApiError::new(Code::NotFound, format!("there is no '{text}'")).pointer("/id");
+        text.parse().map(Self).map_err(|_| missing())
+    }
+}
+
+/// A page's size within OpenAI's bounds.
+pub fn page_of(asked: Option<u32>, default: u32, max: u32) -> Result<u32, ApiError> {
+    let limit = asked.unwrap_or(default);
+    if (1..=max).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(ApiError::new(Code::InvalidRequest, format!("limit {limit} is not from 1 to {max}"))
+        .pointer("/limit"))
 }
 
 /// What a submission's body is made of.
@@ -137,27 +163,9 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8], max_depth: usize) -> Result
 
 /// Refuses nesting beyond `max_depth` before a parser recurses into it.
 pub fn check_depth(bytes: &[u8], max_depth: usize) -> Result<(), ApiError> {
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    let (mut line, mut column) = (1u64, 0u64);
-    for byte in bytes {
-        column += 1;
-        match byte {
-            b'\n' => (line, column) = (line + 1, 0),
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                if depth > max_depth {
-                    let detail = format!("nested deeper than limits.max_json_depth ({max_depth})");
-                    return Err(ApiError::new(Code::TooLarge, detail).at(line, Some(column)));
-                }
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    Ok(())
+    let Some((line, column)) = depth::exceeded(bytes, max_depth) else { return Ok(()) };
+    let detail = format!("nested deeper than limits.max_json_depth ({max_depth})");
+    Err(ApiError::new(Code::TooLarge, detail).at(line, Some(column)))
 }
 
 /// The next part of a body; a client that sends nothing for `timeout` is given up.

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::problem::{ApiError, Cause, render};
+use super::problem::{ApiError, Cause, Shape, render};
 use super::state::State;
 use crate::domain::code::Code;
 use crate::telemetry::metric::{self, Metric};
@@ -19,18 +19,19 @@ use crate::wire::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Outermost: gives the request an id, sees that every error has the one shape, and reports.
+/// Outermost: gives the request an id, sees that every error has the shape of its path, and reports.
 pub async fn observe(request: Request, next: Next) -> Response {
     let id = Uuid::new_v4();
     let began = Instant::now();
     let method = method_label(request.method().as_str());
     let route: Arc<str> =
         request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).into();
+    let shape = Shape::of(request.uri().path());
     let span = tracing::info_span!("request", %id, method, route = &*route);
 
     let response = next.run(request).instrument(span.clone()).await;
 
-    let mut response = shaped(response, id);
+    let mut response = shaped(response, id, shape);
     let status = response.status();
     let elapsed = began.elapsed();
     span.in_scope(|| report(&response, elapsed.as_millis()));
@@ -53,7 +54,7 @@ fn method_label(method: &str) -> &'static str {
 }
 
 /// Puts the request's id into a problem, and makes problems of errors that axum answered by itself.
-fn shaped(mut response: Response, id: Uuid) -> Response {
+fn shaped(mut response: Response, id: Uuid, shape: Shape) -> Response {
     let status = response.status();
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => Some(problem),
@@ -64,7 +65,7 @@ fn shaped(mut response: Response, id: Uuid) -> Response {
     };
     let Some(mut problem) = problem else { return response };
     problem.instance = Some(format!("urn:uuid:{id}"));
-    let mut shaped = render(&problem);
+    let mut shaped = render(&problem, shape);
     if let Some(cause) = response.extensions_mut().remove::<Cause>() {
         shaped.extensions_mut().insert(cause);
     }

@@ -5,14 +5,17 @@
 //! a type of [`crate::wire`].
 //!
 //! Never knows engines, tensors or apalis, and writes no SQL. Invariants:
-//! - Every error is `application/problem+json` with a code of [`crate::domain::code`], the request's id and no
+//! - Every error is `application/problem+json`, or OpenAI's error object under OpenAI's paths, with a code of [`crate::domain::code`], the request's id and no
 //!   internals: causes go to the log under that id ([`problem`], [`layers`]).
 //! - A route exists exactly if the document has it: both come from the same macro ([`routes`]).
 //! - 2xx on a submission means that the job is committed; a failed one left nothing behind.
 //! - No body, list or result set is held in memory whole, except JSON bodies, which are bounded.
 //! - Open streams and open submissions are bounded by the settings.
 
+mod batches;
 mod body;
+mod chat;
+mod files;
 mod health;
 mod jobs;
 mod layers;

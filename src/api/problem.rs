@@ -7,12 +7,14 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
+use crate::domain::chat::Refusal;
 use crate::domain::code::Code;
 use crate::domain::id::JobId;
 use crate::extract::ExtractError;
 use crate::extract::source::SourceError;
 use crate::models::error::ModelError;
 use crate::store::StoreError;
+use crate::wire::openai::{self, ErrorBody};
 use crate::wire::problem::{MEDIA_TYPE, Problem};
 
 use super::state::SchemaIssue;
@@ -65,7 +67,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = render(&self.problem);
+        let mut response = render(&self.problem, Shape::Problem);
         if let Some(cause) = self.cause {
             response.extensions_mut().insert(Cause(cause));
         }
@@ -74,15 +76,51 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Which form an error takes; it follows from the request's path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Problem,
+    /// OpenAI's error object, for clients that know no other.
+    OpenAi,
+    /// A problem that carries OpenAI's error object as well: clients of either kind ask for models.
+    Both,
+}
+
+impl Shape {
+    pub fn of(path: &str) -> Self {
+        let is_under =
+            |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        let openai = ["/v1/files", "/v1/batches", "/v1/chat"].into_iter().any(is_under);
+        match openai {
+            true => Shape::OpenAi,
+            false if is_under("/v1/models") => Shape::Both,
+            false => Shape::Problem,
+        }
+    }
+}
+
 /// The response of a problem. [`super::layers::observe`] renders it again once it knows the request's id.
-pub fn render(problem: &Problem) -> Response {
-    let body = serde_json::to_vec(problem).expect("a problem has only strings and numbers");
+pub fn render(problem: &Problem, shape: Shape) -> Response {
+    let openai = || serde_json::to_value(ErrorBody::from(problem)).expect("an error is texts");
+    let own = || serde_json::to_value(problem).expect("a problem has only strings and numbers");
+    let (status, media_type, body) = match shape {
+        Shape::Problem => (problem.status, MEDIA_TYPE, own()),
+        Shape::OpenAi => (openai::status(problem.code), "application/json", openai()),
+        Shape::Both => {
+            let mut both = own();
+            both["error"] = openai()["error"].take();
+            (problem.status, MEDIA_TYPE, both)
+        }
+    };
+    rendered(problem.code, status, media_type, body.to_string().into_bytes())
+}
+
+fn rendered(code: Code, status: u16, media_type: &'static str, body: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(body));
-    *response.status_mut() =
-        StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-    if let Some(seconds) = retry_after_s(problem.code) {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if let Some(seconds) = retry_after_s(code) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
@@ -129,6 +167,20 @@ impl From<ExtractError> for ApiError {
 impl From<SourceError> for ApiError {
     fn from(error: SourceError) -> Self {
         Self::new(error.code(), error.to_string()).at(error.line, Some(error.column)).pointer("/source/text")
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let Refusal { code, message, param } = refusal;
+        let error = match code {
+            Code::Internal => Self::hidden(code, &message),
+            code => Self::new(code, message),
+        };
+        match param {
+            Some(param) => error.pointer(format!("/{}", param.replace('.', "/"))),
+            None => error,
+        }
     }
 }
 

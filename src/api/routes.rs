@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::path::Operation;
@@ -12,9 +13,11 @@ use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::problem::Shape;
 use super::state::State;
-use super::{health, jobs, layers, metrics, models, pages};
+use super::{batches, chat, files, health, jobs, layers, metrics, models, pages};
 use crate::domain::code::Code;
+use crate::wire::openai::ErrorBody;
 use crate::wire::problem::{MEDIA_TYPE, Problem};
 use crate::wire::result::ExportFormat;
 
@@ -34,6 +37,12 @@ fn quick_routes() -> OpenApiRouter<State> {
         .routes(routes!(models::get_model))
         .routes(routes!(models::load_model))
         .routes(routes!(models::unload_model))
+        .routes(routes!(files::list_files))
+        .routes(routes!(files::get_file, files::delete_file))
+        .routes(routes!(files::file_content))
+        .routes(routes!(batches::create_batch, batches::list_batches))
+        .routes(routes!(batches::get_batch))
+        .routes(routes!(batches::cancel_batch))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
@@ -45,7 +54,13 @@ fn quick_routes() -> OpenApiRouter<State> {
 
 /// Handlers that read or wait for as long as the client asks, under time limits of their own.
 fn patient_routes() -> OpenApiRouter<State> {
-    OpenApiRouter::new().routes(routes!(jobs::submit::submit)).routes(routes!(models::wait_for_model))
+    OpenApiRouter::new()
+        .routes(routes!(jobs::submit::submit))
+        .routes(routes!(models::wait_for_model))
+        .routes(routes!(files::upload_file))
+        .routes(routes!(chat::complete_chat))
+        // those that read bodies bound them by the settings
+        .layer(DefaultBodyLimit::disable())
 }
 
 /// The whole service. Needs no socket: tests call it as a tower service.
@@ -68,7 +83,7 @@ pub fn document() -> &'static OpenApi {
             .title("adit")
             .version(env!("CARGO_PKG_VERSION"))
             .description(Some(
-                "Batch extraction: submit jobs, follow them, read results. Every error is a Problem.",
+                "Batch extraction: submit jobs, follow them, read results. Every error is a Problem; under the paths tagged openai, which are OpenAI's, an OpenAiError.",
             ))
             .build();
         let bare = OpenApiBuilder::new().info(info).build();
@@ -88,17 +103,23 @@ fn add_problems(document: &mut OpenApi) {
     let mut schemas =
         vec![(Problem::name().to_string(), Problem::schema()), (Code::name().to_string(), Code::schema())];
     schemas.push((ExportFormat::name().to_string(), ExportFormat::schema()));
+    schemas.push((ErrorBody::name().to_string(), ErrorBody::schema()));
     Problem::schemas(&mut schemas);
+    ErrorBody::schemas(&mut schemas);
     components.schemas.extend(schemas);
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         let operations = [&mut item.get, &mut item.post, &mut item.delete, &mut item.put, &mut item.patch];
-        operations.into_iter().flatten().for_each(add_problem);
+        operations.into_iter().flatten().for_each(|operation| add_problem(operation, Shape::of(path)));
     }
 }
 
-fn add_problem(operation: &mut Operation) {
-    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
+fn add_problem(operation: &mut Operation, shape: Shape) {
+    let (name, media_type) = match shape {
+        Shape::Problem | Shape::Both => (Problem::name(), MEDIA_TYPE),
+        Shape::OpenAi => (ErrorBody::name(), "application/json"),
+    };
+    let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(name))).build();
     let response =
-        ResponseBuilder::new().description("A problem; `code` says which.").content(MEDIA_TYPE, content);
+        ResponseBuilder::new().description("A problem; `code` says which.").content(media_type, content);
     operation.responses.responses.insert("default".into(), RefOr::T(response.build()));
 }

@@ -269,12 +269,9 @@ pub fn plans(settings: &Settings) -> Result<Vec<(String, Result<MemoryPlan>)>> {
 
 /// The API does not know the engine; this is what it may ask of it.
 fn check_schema(schema: &serde_json::Value) -> Result<(), api::SchemaIssue> {
-    use grammar::GrammarError::{Invalid, Refused, TooLarge, Unsupported};
-    grammar::check_schema(schema).map_err(|error| {
-        let path = match &error {
-            Unsupported { path, .. } | Invalid { path, .. } | TooLarge { path, .. } => path.clone(),
-            Refused { .. } => String::new(),
-        };
-        api::SchemaIssue { code: error.code(), path, message: error.to_string() }
+    grammar::check_schema(schema).map_err(|error| api::SchemaIssue {
+        code: error.code(),
+        path: error.path().to_string(),
+        message: error.to_string(),
     })
 }

@@ -1,4 +1,4 @@
-//! Live progress on stderr: one bar per stage, with rates and the time left.
+//! Live progress on stderr: one bar per stage and model, with rates and the time left.
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -9,7 +9,8 @@ use crate::wire::job::Job;
 /// Bars of one job's stages. Nothing is drawn where stderr is no terminal; there, lines say what changed.
 pub struct JobProgress {
     bars: MultiProgress,
-    stages: Vec<(Stage, ProgressBar)>,
+    /// By stage and model: the lines of a batch may ask for different models in one stage.
+    stages: Vec<(Stage, String, ProgressBar)>,
     is_drawn: bool,
     last_line: String,
 }
@@ -32,13 +33,17 @@ impl JobProgress {
             return self.print(job);
         }
         for stage in &job.stages {
-            let bar = match self.stages.iter().find(|(known, _)| *known == stage.stage) {
-                Some((_, bar)) => bar,
+            let known = |(name, model, _): &&(Stage, String, ProgressBar)| {
+                *name == stage.stage && *model == stage.model
+            };
+            let bar = match self.stages.iter().find(known) {
+                Some((.., bar)) => bar,
                 None => {
                     let bar = self.bars.add(ProgressBar::new(0).with_style(style()));
-                    bar.set_prefix(stage.stage.as_str());
-                    self.stages.push((stage.stage, bar));
-                    &self.stages.last().expect("just pushed").1
+                    let is_one = job.stages.iter().filter(|other| other.stage == stage.stage).count() == 1;
+                    bar.set_prefix(if is_one { stage.stage.as_str().into() } else { stage.model.clone() });
+                    self.stages.push((stage.stage, stage.model.clone(), bar));
+                    &self.stages.last().expect("just pushed").2
                 }
             };
             bar.set_length(stage.counts.total.max(0).unsigned_abs());
@@ -60,7 +65,7 @@ impl JobProgress {
     }
 
     pub fn finish(&self) {
-        self.stages.iter().for_each(|(_, bar)| bar.abandon());
+        self.stages.iter().for_each(|(.., bar)| bar.abandon());
     }
 }
 

@@ -164,6 +164,8 @@ impl Settings {
             ("engine.max_queued", self.engine.max_queued as u64),
             ("engine.block_tokens", self.engine.block_tokens as u64),
             ("limits.max_inputs", self.limits.max_inputs),
+            ("limits.max_file_bytes", self.limits.max_file_bytes),
+            ("limits.default_completion_tokens", u64::from(self.limits.default_completion_tokens)),
             ("limits.max_page", u64::from(self.limits.max_page)),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {

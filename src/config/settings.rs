@@ -165,6 +165,10 @@ pub struct Limits {
     pub max_json_depth: usize,
     /// Items of a job of class `interactive`.
     pub max_interactive_items: u64,
+    /// A file that is uploaded for a batch.
+    pub max_file_bytes: u64,
+    /// Answer tokens of a chat completion whose client names no bound.
+    pub default_completion_tokens: u32,
     pub max_page: u32,
 }
 
@@ -361,6 +365,8 @@ impl Default for Limits {
             max_schema_bytes: 256 << 10,
             max_json_depth: 64,
             max_interactive_items: 1_000,
+            max_file_bytes: 1 << 30,
+            default_completion_tokens: 4_096,
             max_page: 1_000,
         }
     }

@@ -59,6 +59,80 @@ impl fmt::Display for WorkerId {
     }
 }
 
+/// A word that is no id of the kind that was wanted.
+#[derive(Debug, thiserror::Error)]
+#[error("'{0}' is no id")]
+pub struct NoId(String);
+
+/// A batch, shown as `batch_` and 32 hex digits: those of its job, which has the same UUID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchId(pub Uuid);
+
+impl BatchId {
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    pub fn job(self) -> JobId {
+        JobId(self.0)
+    }
+}
+
+impl Default for BatchId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "batch_{}", self.0.simple())
+    }
+}
+
+impl FromStr for BatchId {
+    type Err = NoId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        prefixed(text, "batch_").map(Self)
+    }
+}
+
+/// A file, shown as `file-` and 32 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId(pub Uuid);
+
+impl FileId {
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl Default for FileId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for FileId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file-{}", self.0.simple())
+    }
+}
+
+impl FromStr for FileId {
+    type Err = NoId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        prefixed(text, "file-").map(Self)
+    }
+}
+
+fn prefixed(text: &str, prefix: &str) -> Result<Uuid, NoId> {
+    let digits = text.strip_prefix(prefix).filter(|digits| digits.len() == 32);
+    digits.and_then(|digits| Uuid::try_parse(digits).ok()).ok_or_else(|| NoId(text.into()))
+}
+
 /// A chunk's row id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

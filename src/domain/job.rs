@@ -153,3 +153,15 @@ impl Counts {
         self.total == self.ended() + self.waiting + self.running
     }
 }
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.total += other.total;
+        self.waiting += other.waiting;
+        self.running += other.running;
+        self.succeeded += other.succeeded;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.expired += other.expired;
+    }
+}

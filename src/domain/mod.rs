@@ -1,6 +1,8 @@
 //! The nouns of adit and their state machines. Knows no I/O, no async, no SQL, no tensors.
 
+pub mod batch;
 pub mod catalog;
+pub mod chat;
 pub mod code;
 pub mod fact;
 pub mod id;

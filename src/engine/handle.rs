@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as channel, oneshot, watch};
 
 use super::executor::Executor;
-use super::request::{AdapterId, Completion, EngineError, Request};
+use super::request::{AdapterId, Completion, EngineError, News, Request};
 use super::stats::{Levers, Stats};
 use super::thread;
 use crate::config::settings::{self, PromptLookup};
@@ -112,10 +112,23 @@ pub(super) type SequenceId = u64;
 pub(super) type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
 pub(super) enum Command {
-    Generate { id: SequenceId, request: Request, reply: Reply<Completion>, place: OwnedSemaphorePermit },
+    Generate {
+        id: SequenceId,
+        request: Request,
+        reply: Reply<Completion>,
+        /// Where the tokens of each step go, for those who cannot wait for the end.
+        news: Option<channel::Sender<News>>,
+        place: OwnedSemaphorePermit,
+    },
     Cancel(SequenceId),
-    AddAdapter { adapter: Arc<Adapter>, reply: Reply<AdapterId> },
-    RemoveAdapter { id: AdapterId, reply: Reply<()> },
+    AddAdapter {
+        adapter: Arc<Adapter>,
+        reply: Reply<AdapterId>,
+    },
+    RemoveAdapter {
+        id: AdapterId,
+        reply: Reply<()>,
+    },
     Close,
 }
 
@@ -124,6 +137,17 @@ impl Handle {
     ///
     /// Refused at once: a prompt that leaves no room for an answer, and any request while `max_queued` wait.
     pub async fn generate(&self, request: Request) -> Result<Completion, EngineError> {
+        self.start(request, None)?.completion().await
+    }
+
+    /// As [`Handle::generate`], told step by step. Dropping what is returned takes the sequence out as well.
+    pub fn follow(&self, request: Request) -> Result<Following, EngineError> {
+        // a message has at least one token, so that a slow listener loses none and holds up nobody
+        let (sender, news) = channel::channel(request.max_tokens.max(1) as usize);
+        Ok(Following { started: self.start(request, Some(sender))?, news })
+    }
+
+    fn start(&self, request: Request, news: Option<channel::Sender<News>>) -> Result<Started, EngineError> {
         self.check(&request)?;
         let place = self
             .shared
@@ -133,11 +157,8 @@ impl Handle {
             .map_err(|_| EngineError::QueueFull { queued: self.shared.max_queued })?;
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Generate { id, request, reply, place })?;
-        let mut guard = CancelOnDrop { commands: &self.shared.commands, id, is_answered: false };
-        let result = answer.await;
-        guard.is_answered = true;
-        result.unwrap_or(Err(EngineError::Closed))
+        self.send(Command::Generate { id, request, reply, news, place })?;
+        Ok(Started { commands: self.shared.commands.clone(), id, answer, is_answered: false })
     }
 
     /// As of the last step.
@@ -213,16 +234,43 @@ impl Handle {
     }
 }
 
-struct CancelOnDrop<'a> {
-    commands: &'a mpsc::Sender<Command>,
+/// A sequence that was handed over; dropped before its answer, it is cancelled.
+struct Started {
+    commands: mpsc::Sender<Command>,
     id: SequenceId,
+    answer: oneshot::Receiver<Result<Completion, EngineError>>,
     is_answered: bool,
 }
 
-impl Drop for CancelOnDrop<'_> {
+impl Started {
+    async fn completion(mut self) -> Result<Completion, EngineError> {
+        let result = (&mut self.answer).await;
+        self.is_answered = true;
+        result.unwrap_or(Err(EngineError::Closed))
+    }
+}
+
+impl Drop for Started {
     fn drop(&mut self) {
         if !self.is_answered {
             let _ = self.commands.send(Command::Cancel(self.id));
         }
+    }
+}
+
+/// An answer on its way.
+pub struct Following {
+    started: Started,
+    news: channel::Receiver<News>,
+}
+
+impl Following {
+    /// The next tokens; `None` once all have been told: [`Following::completion`] says how it ended.
+    pub async fn next(&mut self) -> Option<News> {
+        self.news.recv().await
+    }
+
+    pub async fn completion(self) -> Result<Completion, EngineError> {
+        self.started.completion().await
     }
 }

@@ -23,6 +23,9 @@ pub struct Request {
     pub priority: u8,
     /// Sequences of one group share fairly with those of other groups: the job.
     pub group: u64,
+    /// How many alternatives to name beside each token; `None` computes no probabilities. With them nothing is
+    /// forced without a look at the model, so that every token has its own.
+    pub logprobs: Option<u8>,
 }
 
 /// An adapter that the engine holds, by the number it was given when it was added.
@@ -53,6 +56,27 @@ pub struct Completion {
     pub tokens: Vec<u32>,
     pub finish: Finish,
     pub usage: Usage,
+    /// One for each token, if they were asked for.
+    pub logprobs: Vec<Logprob>,
+}
+
+/// Tokens of an answer that goes on, as a step chose them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct News {
+    /// At least one.
+    pub tokens: Vec<u32>,
+    /// One for each of them, if they were asked for.
+    pub logprobs: Vec<Logprob>,
+    /// Of the answer so far.
+    pub usage: Usage,
+}
+
+/// What the model thought of a token, before temperature, cuts and grammar: natural logarithms.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logprob {
+    pub logprob: f32,
+    /// The most probable tokens at this place, most probable first.
+    pub top: Vec<(u32, f32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 use toktrie::SimpleVob;
 
 use super::grammar::Choice;
-use super::request::{EngineError, Sampling};
+use super::request::{EngineError, Logprob, Sampling};
 
 /// Logits this far below the best, in units of the temperature, are never drawn.
 const NEGLIGIBLE: f32 = 30.0;
@@ -89,6 +89,27 @@ fn for_each_allowed(logits: &[f32], mask: Option<&SimpleVob>, mut take: impl FnM
     }
 }
 
+/// What the row says of a token and of the `n_top` most probable ones. The first of equals goes first.
+pub fn logprob(logits: &[f32], token: u32, n_top: usize) -> Logprob {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|logit| f64::from(logit - best).exp()).sum();
+    let log_sum = f64::from(best) + sum.ln();
+    let of = |logit: f32| (f64::from(logit) - log_sum) as f32;
+    let mut top: Vec<(u32, f32)> = Vec::with_capacity(n_top + 1);
+    for (at, logit) in logits.iter().enumerate() {
+        if n_top == 0 || (top.len() == n_top && *logit <= top[n_top - 1].1) {
+            continue;
+        }
+        let place = top.partition_point(|(_, other)| other >= logit);
+        top.insert(place, (at as u32, *logit));
+        top.truncate(n_top);
+    }
+    Logprob {
+        logprob: logits.get(token as usize).map_or(f32::NEG_INFINITY, |logit| of(*logit)),
+        top: top.into_iter().map(|(token, logit)| (token, of(logit))).collect(),
+    }
+}
+
 /// top-k, then top-p of what is left, then min-p relative to the best. `candidates` descend; one stays.
 fn cut(mut candidates: Vec<(u32, f32)>, sampling: &Sampling) -> Vec<(u32, f32)> {
     if sampling.top_k > 0 {
@@ -159,6 +180,19 @@ mod tests {
         assert!(sample(&logits, None, &greedy, 0).is_err());
         assert_eq!(sample(&logits, Some(&mask_of(100, &[40])), &greedy, 0).unwrap(), 40);
         assert!(sample(&logits, Some(&mask_of(100, &[])), &greedy, 0).is_err());
+    }
+
+    #[test]
+    fn logprobs_are_the_models_own_and_sum_to_one() {
+        let weights = [0.1_f32, 0.4, 0.2, 0.2, 0.1];
+        let logits = weights.map(|weight| weight.ln() + 7.0);
+        let all = logprob(&logits, 0, 5);
+        assert!((all.logprob.exp() - 0.1).abs() < 1e-5);
+        assert_eq!(all.top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [1, 2, 3, 0, 4]);
+        let sum: f32 = all.top.iter().map(|(_, logprob)| logprob.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-5, "{sum}");
+        assert_eq!(logprob(&logits, 4, 2).top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [1, 2]);
+        assert!(logprob(&logits, 4, 0).top.is_empty());
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! One request from its admission to its answer: its tokens, its KV, its place in the grammar.
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::executor::Executor;
 use super::grammar::{Choice, Walk};
 use super::handle::{Reply, SequenceId};
 use super::kv::{BlockHash, BlockTable, Pool, PrefixHasher};
 use super::lookup::{self, Watched};
-use super::request::{Completion, EngineError, Finish, Request};
+use super::request::{Completion, EngineError, Finish, Logprob, News, Request};
 use super::scheduler::plan;
 use super::scheduler::queue::Ticket;
 use crate::domain::usage::Usage;
@@ -53,6 +53,11 @@ pub(super) struct Sequence {
     /// A draft that is only compared with what comes.
     pub watched: Option<Watched>,
     pub usage: Usage,
+    /// Of the answer's tokens, if they were asked for.
+    pub logprobs: Vec<Logprob>,
+    /// Who wants to know of tokens as they come, and how many of the answer's they know.
+    news: Option<mpsc::Sender<News>>,
+    n_told: usize,
     pub served_at: u64,
     pub is_prepared: bool,
 }
@@ -69,6 +74,7 @@ impl Sequence {
         id: SequenceId,
         request: Request,
         reply: Reply<Completion>,
+        news: Option<mpsc::Sender<News>>,
         place: OwnedSemaphorePermit,
     ) -> Self {
         let usage = Usage { prompt_tokens: request.prompt.len() as u64, ..Usage::default() };
@@ -88,6 +94,9 @@ impl Sequence {
             draft: Vec::new(),
             watched: None,
             usage,
+            logprobs: Vec::new(),
+            news,
+            n_told: 0,
             served_at: 0,
             is_prepared: false,
         }
@@ -189,6 +198,8 @@ impl Sequence {
 
     fn settle(&mut self, shape: &Shape, jump_forward: bool) -> Result<Progress, EngineError> {
         let room = self.room(shape);
+        // a forced token has no row of logits
+        let jump_forward = jump_forward && self.request.logprobs.is_none();
         if let Some(walk) = &mut self.walk {
             if walk.is_complete() {
                 return Ok(Progress::Ends(Finish::Stop));
@@ -278,8 +289,22 @@ impl Sequence {
         self.n_published = 0;
     }
 
+    /// Tells of the tokens that have come since the last time. A listener that is gone is no matter: its
+    /// going has cancelled the sequence.
+    pub(super) fn tell(&mut self) {
+        let Some(news) = &self.news else { return };
+        let tokens = self.tokens.get(self.request.prompt.len() + self.n_told..).unwrap_or_default();
+        if tokens.is_empty() {
+            return;
+        }
+        let tokens = tokens.to_vec();
+        let logprobs = self.logprobs.get(self.n_told..).unwrap_or_default().to_vec();
+        self.n_told += tokens.len();
+        let _ = news.try_send(News { tokens, logprobs, usage: self.usage });
+    }
+
     pub(super) fn into_completion(self, finish: Finish) -> (Reply<Completion>, Completion) {
         let tokens = self.tokens[self.request.prompt.len()..].to_vec();
-        (self.reply, Completion { tokens, finish, usage: self.usage })
+        (self.reply, Completion { tokens, finish, usage: self.usage, logprobs: self.logprobs })
     }
 }

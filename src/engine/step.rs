@@ -174,7 +174,8 @@ fn verify(
     let mut accepted = 0;
     loop {
         let row = rows.get(accepted).expect("the executor returns a row for every row asked for");
-        let progress = choose(sequence, row).and_then(|token| sequence.push(token, shape, jump_forward));
+        let progress =
+            choose(sequence, row).and_then(|token| take(sequence, token, row, shape, jump_forward));
         let came = &sequence.tokens[base + accepted..];
         accepted += came.iter().zip(&draft[accepted..]).take_while(|(a, b)| a == b).count();
         let is_verified = base + accepted == sequence.tokens.len();
@@ -184,6 +185,25 @@ fn verify(
         }
         // all that came is in the draft, so the row after it was computed too
     }
+}
+
+/// Appends a chosen token, and what the model thought of it if that was asked for. One that ends the answer is
+/// not part of it.
+fn take(
+    sequence: &mut Sequence,
+    token: u32,
+    row: &[f32],
+    shape: &Shape,
+    jump_forward: bool,
+) -> Result<Progress, EngineError> {
+    let before = sequence.n_output();
+    let progress = sequence.push(token, shape, jump_forward)?;
+    if let Some(n_top) = sequence.request.logprobs
+        && sequence.n_output() > before
+    {
+        sequence.logprobs.push(sampling::logprob(row, token, usize::from(n_top)));
+    }
+    Ok(progress)
 }
 
 fn choose(sequence: &mut Sequence, row: &[f32]) -> Result<u32, EngineError> {

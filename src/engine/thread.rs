@@ -133,8 +133,8 @@ impl State {
 
     fn apply(&mut self, command: Command) -> Tick {
         match command {
-            Command::Generate { id, request, reply, place } => {
-                self.enqueue(Sequence::new(id, request, reply, place));
+            Command::Generate { id, request, reply, news, place } => {
+                self.enqueue(Sequence::new(id, request, reply, news, place));
             }
             Command::Cancel(id) => self.cancel(id),
             Command::AddAdapter { adapter, reply } => {
@@ -275,7 +275,7 @@ impl State {
             self.stats.output_tokens += advance.output_tokens;
             self.stats.forced_tokens += advance.forced_tokens;
             match advance.progress {
-                None | Some(Ok(Progress::GoesOn)) => {}
+                None | Some(Ok(Progress::GoesOn)) => sequence.tell(),
                 Some(Ok(Progress::Ends(finish))) => self.complete(work.id, finish),
                 Some(Err(error)) => self.fail(work.id, error),
             }
@@ -290,6 +290,7 @@ impl State {
             // the grammar forced the whole answer and nothing was run
             self.count_admission(&mut sequence);
         }
+        sequence.tell();
         let (reply, completion): (Reply<Completion>, Completion) = sequence.into_completion(finish);
         match reply.send(Ok(completion)) {
             Ok(()) => self.stats.completed += 1,

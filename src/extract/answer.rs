@@ -7,10 +7,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::ExtractError;
-use super::item::{AttributeItem, ConceptItem, Item, Link, RelationshipItem};
+use super::item::{Ask, AttributeItem, ConceptItem, Item, LineItem, Link, RelationshipItem};
 use super::schema::MAX_INFERRED;
 use super::{guess, name};
 use crate::domain::catalog::Catalog;
+use crate::domain::chat::ChatRequest;
 use crate::domain::code::Code;
 use crate::domain::fact::{Attribute, Cardinality, Kind, Meaning, Relationship, Source};
 use crate::domain::item::ItemDraft;
@@ -66,6 +67,21 @@ pub fn check(
             }
             Ok(json!({"content": text}))
         }
+        Item::Line(LineItem { ask: Ask::Request(request), .. }) => {
+            check_chat(request, text)?;
+            Ok(json!({"content": text}))
+        }
+        Item::Line(LineItem { ask: Ask::Refused(refusal), .. }) => {
+            Err(ExtractError::Refused(Box::new(refusal.clone())).into())
+        }
+    }
+}
+
+/// Whether a whole answer has the form that was asked for.
+pub fn check_chat(request: &ChatRequest, text: &str) -> Result<(), AnswerError> {
+    match request.format.schema() {
+        Some(schema) => validated(&schema, text).map(drop),
+        None => Ok(()),
     }
 }
 

@@ -152,7 +152,7 @@ impl Ended {
                 Item::Attribute(item) => {
                     ended.columns.extend((item.from..item.to).map(|c| ((item.table, c), why)));
                 }
-                Item::Custom(_) | Item::Chat(_) => {}
+                Item::Custom(_) | Item::Chat(_) | Item::Line(_) => {}
             }
         }
         Ok(ended)

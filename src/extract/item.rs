@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{ExtractError, describe};
 use crate::domain::catalog::{Catalog, Column, ForeignKey, Table};
+use crate::domain::chat::{ChatRequest, Refusal};
 use crate::domain::item::ItemDraft;
 use crate::domain::message::Message;
 use crate::domain::task::Stage;
@@ -68,6 +69,39 @@ pub struct ChatItem {
     pub max_tokens: Option<u32>,
 }
 
+/// One line of a batch's file: what it asks, in every respect its own, or why it asks nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LineItem {
+    /// In its file, from 1.
+    pub line: u64,
+    /// The client's own name for it; absent if it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custom_id: Option<String>,
+    pub ask: Ask,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    Request(Box<ChatRequest>),
+    /// It cannot be run: it failed when its file was read, and fails again without a look at the model if its
+    /// job's failed items are retried.
+    Refused(Refusal),
+}
+
+impl LineItem {
+    /// Whether an item is a line, without reading it whole.
+    pub fn is_line(draft: &ItemDraft) -> bool {
+        draft.stage == Stage::Chat && draft.input.get("ask").is_some()
+    }
+
+    /// Whether its answer may end at a text of the client's.
+    pub fn has_stops(draft: &ItemDraft) -> bool {
+        draft.input["ask"]["request"]["stop"].as_array().is_some_and(|stops| !stops.is_empty())
+    }
+}
+
 /// An item by its stage, checked against the catalog.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Item {
@@ -76,6 +110,8 @@ pub enum Item {
     Attribute(AttributeItem),
     Custom(CustomItem),
     Chat(ChatItem),
+    /// Of a chat job that was made of a file.
+    Line(LineItem),
 }
 
 impl Item {
@@ -85,7 +121,7 @@ impl Item {
             Item::Relationship(_) => Stage::Relationship,
             Item::Attribute(_) => Stage::Attribute,
             Item::Custom(_) => Stage::Custom,
-            Item::Chat(_) => Stage::Chat,
+            Item::Chat(_) | Item::Line(_) => Stage::Chat,
         }
     }
 
@@ -97,6 +133,7 @@ impl Item {
             Item::Attribute(item) => serde_json::to_value(item),
             Item::Custom(item) => serde_json::to_value(item),
             Item::Chat(item) => serde_json::to_value(item),
+            Item::Line(item) => serde_json::to_value(item),
         };
         ItemDraft { stage, input: input.expect("items have string keys only") }
     }
@@ -108,6 +145,7 @@ impl Item {
             Stage::Relationship => Item::Relationship(input(draft)?),
             Stage::Attribute => Item::Attribute(input(draft)?),
             Stage::Custom => return Ok(Item::Custom(input(draft)?)),
+            Stage::Chat if LineItem::is_line(draft) => return Ok(Item::Line(input(draft)?)),
             Stage::Chat => return Ok(Item::Chat(input(draft)?)),
         };
         let catalog = super::catalog_of(catalog)?;
@@ -138,7 +176,7 @@ impl Item {
                 };
                 item.keys.iter().all(key) && item.links.iter().all(|l| end(&l.from) && end(&l.to))
             }
-            Item::Custom(_) | Item::Chat(_) => true,
+            Item::Custom(_) | Item::Chat(_) | Item::Line(_) => true,
         }
     }
 }

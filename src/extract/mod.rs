@@ -25,6 +25,7 @@ pub mod schema;
 pub mod source;
 
 use crate::domain::catalog::Catalog;
+use crate::domain::chat::Refusal;
 use crate::domain::code::Code;
 use crate::domain::task::Stage;
 
@@ -43,6 +44,9 @@ pub enum ExtractError {
     NoConcepts { items: usize },
     #[error("the result of a {stage} item cannot be read: {detail}")]
     Result { stage: Stage, detail: String },
+    /// A line that was refused when its file was read.
+    #[error("{}", .0.message)]
+    Refused(Box<Refusal>),
     #[error("the prompt of a {stage} item cannot be rendered")]
     Template {
         stage: Stage,
@@ -57,6 +61,7 @@ impl ExtractError {
             ExtractError::NoCatalog | ExtractError::NoTables | ExtractError::Input { .. } => {
                 Code::InvalidInput
             }
+            ExtractError::Refused(refusal) => refusal.code,
             ExtractError::NoConcepts { .. } | ExtractError::Result { .. } => Code::StageFailed,
             ExtractError::Item { .. } | ExtractError::Template { .. } => Code::Internal,
         }

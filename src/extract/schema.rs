@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::ExtractError;
 use super::guess;
-use super::item::{AttributeItem, ConceptItem, Item, Link, RelationshipItem};
+use super::item::{Ask, AttributeItem, ConceptItem, Item, LineItem, Link, RelationshipItem};
 use super::name::{self, MAX_DESCRIPTION_BYTES, MAX_NAME_BYTES};
 use crate::domain::catalog::{Catalog, Column, Table};
 use crate::domain::fact::{Cardinality, Kind, Meaning, Source};
@@ -28,6 +28,8 @@ pub fn answer_schema(
     Ok(match item {
         Item::Custom(_) => spec.schema.clone(),
         Item::Chat(item) => item.schema.or_else(|| spec.schema.clone()),
+        Item::Line(LineItem { ask: Ask::Request(request), .. }) => request.format.schema(),
+        Item::Line(_) => None,
         Item::Concept(item) => Some(concept_answer(super::catalog_of(catalog)?, &item)),
         Item::Relationship(item) => Some(relationship_answer(super::catalog_of(catalog)?, &item)),
         Item::Attribute(item) => Some(attribute_answer(super::catalog_of(catalog)?, &item)),
@@ -43,6 +45,16 @@ pub fn result_schema(
     Ok(match Item::read(draft, catalog)? {
         Item::Custom(_) => spec.schema.clone().unwrap_or(Value::Bool(true)),
         Item::Chat(_) => object(vec![("content", json!({"type": "string"}))]),
+        Item::Line(_) => json!({
+            "type": "object",
+            "properties": {
+                "content": {"type": "string"},
+                "finish": {"enum": ["stop", "length"]},
+                "logprobs": {"type": "array"},
+            },
+            "required": ["content", "finish"],
+            "additionalProperties": false,
+        }),
         Item::Concept(item) => concept_result(super::catalog_of(catalog)?, &item),
         Item::Relationship(item) => relationship_result(super::catalog_of(catalog)?, &item),
         Item::Attribute(item) => attribute_result(super::catalog_of(catalog)?, &item),

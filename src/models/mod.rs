@@ -9,6 +9,7 @@
 pub mod base;
 pub mod budget;
 pub mod chat;
+pub mod decoder;
 pub mod device;
 pub mod error;
 pub mod hub;

@@ -32,6 +32,7 @@ pub async fn run(served: &Served, timeout: Duration) -> Result<(), ModelError> {
         stop: served.stop(),
         priority: u8::MAX,
         group: 0,
+        logprobs: None,
     };
     let answer = match tokio::time::timeout(timeout, served.engine().generate(request)).await {
         Err(_) => return Err(failed(format!("no answer within {} ms", timeout.as_millis()))),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::base::Base;
+use super::decoder::Decoder;
 use super::error::ModelError;
 use crate::domain::message::Message;
 use crate::engine;
@@ -47,6 +48,16 @@ impl Served {
     /// Text of an answer, without control tokens.
     pub fn decode(&self, tokens: &[u32]) -> String {
         self.base.texts.tokenizer.decode(tokens)
+    }
+
+    /// For an answer's text while its tokens come.
+    pub fn decoder(&self) -> Decoder {
+        Decoder::new(self.base.texts.tokenizer.clone())
+    }
+
+    /// The bytes that a token stands for.
+    pub fn token_bytes(&self, token: u32) -> &[u8] {
+        self.base.texts.tokenizer.token_bytes(token)
     }
 
     pub fn compiler(&self) -> &engine::grammar::Compiler {

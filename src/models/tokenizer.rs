@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::quantized::gguf_file::Content;
-use toktrie::TokEnv;
+use toktrie::{TokEnv, TokTrie, TokenizerEnv};
 use toktrie_hf_tokenizers::{ByteTokenizer, ByteTokenizerEnv};
 
 use super::error::ModelError;
@@ -152,6 +152,12 @@ impl Tokenizer {
     fn next_control(&self, text: &str) -> Option<(usize, &Control)> {
         let found = self.control.iter().filter_map(|token| Some((text.find(&token.text)?, token)));
         found.min_by(|(a, left), (b, right)| a.cmp(b).then(right.text.len().cmp(&left.text.len())))
+    }
+
+    /// The bytes that a token stands for; of a control token, those of its name.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        let bytes = self.env.tok_trie().token(id);
+        bytes.strip_prefix(&[TokTrie::SPECIAL_TOKEN_MARKER]).unwrap_or(bytes)
     }
 
     /// Control tokens are left out; bytes that are no UTF-8 become U+FFFD.

@@ -32,7 +32,7 @@ pub struct JobRow {
     pub stage: Stage,
     pub counts: Counts,
     pub usage: Usage,
-    /// In the order of the task's stages; only stages that have items.
+    /// In the order of the task's stages; only stages that have items, once for each model.
     pub stages: Vec<StageRow>,
     /// Why the job as a whole failed.
     pub failure: Option<(Code, String)>,
@@ -56,7 +56,7 @@ pub struct Recent {
     pub output_tokens: f64,
 }
 
-/// One stage's share of a job.
+/// One stage's share of a job, by model: the lines of a batch may ask for different ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageRow {
     pub stage: Stage,
@@ -226,7 +226,7 @@ impl Store {
 
 /// Sums over the chunks of some jobs, by stage. Reads chunk rows, of which a job of a million items has
 /// some thousand, never items or results.
-async fn read_sums(
+pub(super) async fn read_sums(
     tx: &mut sqlx::PgConnection,
     jobs: &[Uuid],
 ) -> Result<BTreeMap<Uuid, Vec<StageRow>>, StoreError> {
@@ -240,7 +240,7 @@ async fn read_sums(
                   sum(prompt_tokens)::bigint as "prompt_tokens!",
                   sum(prefix_hit_tokens)::bigint as "prefix_hit_tokens!",
                   sum(output_tokens)::bigint as "output_tokens!", sum(forced_tokens)::bigint as "forced_tokens!"
-           from chunks where job_id = any($1) group by job_id, stage, model order by job_id, chunks.stage"#,
+           from chunks where job_id = any($1) group by job_id, stage, model order by job_id, chunks.stage, min(id)"#,
         jobs,
     )
     .fetch_all(tx)
@@ -331,13 +331,7 @@ fn to_job(row: RawJob, stages: Vec<StageRow>, recent: Option<Recent>) -> Result<
     };
     let (mut counts, mut usage) = (Counts::default(), Usage::default());
     for stage in &stages {
-        counts.total += stage.counts.total;
-        counts.waiting += stage.counts.waiting;
-        counts.running += stage.counts.running;
-        counts.succeeded += stage.counts.succeeded;
-        counts.failed += stage.counts.failed;
-        counts.cancelled += stage.counts.cancelled;
-        counts.expired += stage.counts.expired;
+        counts += stage.counts;
         usage += stage.usage;
     }
     Ok(JobRow {

@@ -12,10 +12,12 @@
 //! Leases and due times are compared by Postgres's clock alone; the processes' clocks may differ.
 
 pub mod advance;
+pub mod batch;
 pub mod cancel;
 pub mod claim;
 pub mod embedded;
 mod error;
+pub mod file;
 pub mod finish;
 pub mod introspect;
 pub mod job;

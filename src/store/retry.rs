@@ -67,6 +67,12 @@ impl Store {
             .execute(&mut *tx)
             .await?;
         }
+        if items > 0 {
+            // its files will hold something else
+            sqlx::query!("update batches set ended_at = null where job_id = $1", id.0)
+                .execute(&mut *tx)
+                .await?;
+        }
         for row in &moved {
             notify_work(&mut tx, &row.model).await?;
         }

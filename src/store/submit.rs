@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::words::to_json;
 use super::{CHANNEL_WORK, Store, StoreError};
 use crate::domain::catalog::Catalog;
+use crate::domain::code::Code;
 use crate::domain::id::JobId;
 use crate::domain::item::ItemDraft;
 use crate::domain::job::{Class, JobSpec, Weight};
@@ -53,7 +54,18 @@ pub struct Submission {
     /// Set when the key was met before: what is pushed is dropped, only the hash counts.
     earlier: Option<Earlier>,
     rows: ItemRows,
+    /// Up to where in the order of pushes which model serves; empty: the job's own serves all.
+    served: Vec<(i32, String)>,
+    failures: Failures,
     chunk_items: i32,
+}
+
+/// Items that ended as they came in: where in the order of pushes they begin, and those that are not written.
+#[derive(Default)]
+struct Failures {
+    from: Option<i32>,
+    codes: Vec<&'static str>,
+    messages: Vec<String>,
 }
 
 struct Earlier {
@@ -67,14 +79,23 @@ impl Store {
         let mut tx = self.pool.begin().await?;
         // its locks are on its own rows alone, and its client may be slow
         sqlx::query("set local idle_in_transaction_session_timeout = 0").execute(&mut *tx).await?;
-        let earlier =
-            if insert_job(&mut tx, &job).await? { None } else { Some(find_earlier(&mut tx, &job).await?) };
-        let rows = ItemRows::new(job.id.0, 0);
-        Ok(Submission { tx, job, earlier, rows, chunk_items: self.chunk_items })
+        Submission::open(tx, job, self.chunk_items).await
     }
 }
 
 impl Submission {
+    pub(super) async fn open(
+        mut tx: Transaction<'static, Postgres>,
+        job: NewJob,
+        chunk_items: i32,
+    ) -> Result<Self, StoreError> {
+        let earlier =
+            if insert_job(&mut tx, &job).await? { None } else { Some(find_earlier(&mut tx, &job).await?) };
+        let rows = ItemRows::new(job.id.0, 0);
+        let (served, failures) = (Vec::new(), Failures::default());
+        Ok(Self { tx, job, earlier, rows, served, failures, chunk_items })
+    }
+
     pub fn job(&self) -> JobId {
         self.earlier.as_ref().map_or(self.job.id, |earlier| earlier.job)
     }
@@ -101,6 +122,42 @@ impl Submission {
         self.rows.push(&mut self.tx, &draft).await
     }
 
+    /// Adds an item that has failed already. Such items come after all that are to be run.
+    pub async fn push_failed(
+        &mut self,
+        draft: ItemDraft,
+        code: Code,
+        message: String,
+    ) -> Result<(), StoreError> {
+        self.failures.from.get_or_insert(self.rows.next_seq);
+        self.failures.codes.push(code.as_str());
+        self.failures.messages.push(message.replace('\0', ""));
+        self.push(draft).await?;
+        if self.failures.codes.len() >= MAX_ARRAY_ROWS as usize {
+            self.flush_failures().await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What was pushed since the last call is served by `model`. Without a call, the job's own serves all; with
+    /// one, the last call comes after the last item that is to be run.
+    pub fn served_by(&mut self, model: &str) {
+        self.served.push((self.rows.next_seq, model.into()));
+    }
+
+    /// Makes the job real, and its batch with it. False: the batch does not want to any more, and nothing was
+    /// written.
+    pub async fn commit_batch(mut self) -> Result<bool, StoreError> {
+        self.write().await?;
+        if !super::batch::accept(&mut self.tx, self.job.id).await? {
+            self.tx.rollback().await?;
+            return Ok(false);
+        }
+        self.tx.commit().await?;
+        Ok(true)
+    }
+
     /// Makes the job real, or answers the earlier one of the same key.
     pub async fn commit(mut self) -> Result<Submitted, StoreError> {
         if let Some(earlier) = self.earlier {
@@ -111,19 +168,45 @@ impl Submission {
                 Err(StoreError::IdempotencyConflict { job: earlier.job })
             };
         }
+        self.write().await?;
+        self.tx.commit().await?;
+        Ok(Submitted { job: self.job.id, created: true })
+    }
+
+    /// Everything but the commit: the items that are still buffered, and the chunks that hold them all.
+    async fn write(&mut self) -> Result<(), StoreError> {
         let total = self.rows.finish(&mut self.tx).await?;
-        if total == 0 {
+        if total == 0 || self.failures.from == Some(0) {
             return Err(StoreError::Empty(self.job.id));
         }
         set_total_and_hash(&mut self.tx, &self.job, total).await?;
-        let cut = Cut { lo: 0, hi: total, chunk_items: self.chunk_items };
         let stage = first_stage(&self.job.spec);
-        let model = self.job.spec.model_of(stage);
         let share = Share { class: self.job.class, weight: self.job.weight };
-        insert_chunks(&mut self.tx, self.job.id, stage, model, share, cut).await?;
-        notify_work(&mut self.tx, model).await?;
-        self.tx.commit().await?;
-        Ok(Submitted { job: self.job.id, created: true })
+        let failed_from = self.failures.from.unwrap_or(total);
+        if self.served.is_empty() {
+            self.served.push((failed_from, self.job.spec.model_of(stage).into()));
+        }
+        let mut lo = 0;
+        for (hi, model) in &self.served {
+            let cut = Cut { lo, hi: *hi, chunk_items: self.chunk_items };
+            insert_chunks(&mut self.tx, self.job.id, stage, model, share, cut).await?;
+            notify_work(&mut self.tx, model).await?;
+            lo = *hi;
+        }
+        self.flush_failures().await?;
+        let cut = Cut { lo: failed_from, hi: total, chunk_items: self.chunk_items };
+        insert_failed_chunks(&mut self.tx, self.job.id, stage, &self.served[0].1, share, cut).await?;
+        Ok(())
+    }
+
+    async fn flush_failures(&mut self) -> Result<(), StoreError> {
+        // a result needs its item
+        let end = self.rows.finish(&mut self.tx).await?;
+        let count = i32::try_from(self.failures.codes.len()).expect("a buffer holds few rows");
+        insert_failures(&mut self.tx, self.job.id, end - count, &self.failures).await?;
+        self.failures.codes.clear();
+        self.failures.messages.clear();
+        Ok(())
     }
 }
 
@@ -324,6 +407,58 @@ pub(super) async fn insert_chunks(
         cut.chunk_items,
         share.class as i16,
         i64::from(share.weight.percent()),
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Chunks all of whose items have failed already; nobody claims them.
+async fn insert_failed_chunks(
+    tx: &mut PgConnection,
+    job: JobId,
+    stage: Stage,
+    model: &str,
+    share: Share,
+    cut: Cut,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into chunks (job_id, stage, model, lo, hi, n_items, n_failed, class, vtime, state)
+         select $1, $2::text::stage, $3, g, least(g + $6, $5), least(g + $6, $5) - g, least(g + $6, $5) - g, $7, 0,
+                'done'
+         from generate_series($4, $5 - 1, $6) g",
+        job.0,
+        stage.as_str(),
+        model,
+        cut.lo,
+        cut.hi,
+        cut.chunk_items,
+        share.class as i16,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Results of items that were never run, by seq from `first`.
+async fn insert_failures(
+    tx: &mut PgConnection,
+    job: JobId,
+    first: i32,
+    failures: &Failures,
+) -> Result<(), StoreError> {
+    if failures.codes.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "insert into results (job_id, seq, outcome, error_code, error, attempts, prompt_tokens, prefix_hit_tokens,
+                              output_tokens, forced_tokens, latency_ms)
+         select $1, $2 + (u.at - 1)::int, 'failed', u.code, u.message, 1, 0, 0, 0, 0, 0
+         from unnest($3::text[], $4::text[]) with ordinality u (code, message, at)",
+        job.0,
+        first,
+        &failures.codes as &[&str],
+        &failures.messages,
     )
     .execute(tx)
     .await?;

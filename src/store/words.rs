@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::de::DeserializeOwned;
 
 use super::StoreError;
+use crate::domain::batch::FileRole;
 use crate::domain::code::Code;
 use crate::domain::job::{Class, JobState, Weight};
 use crate::domain::task::{Stage, Task};
@@ -53,6 +54,13 @@ impl<R: Display> At<'_, R> {
             .into_iter()
             .find(|state| state.as_str() == text)
             .ok_or_else(|| self.corrupt(format!("'{text}' is no state of a job")))
+    }
+
+    pub fn file_role(&self, text: &str) -> Result<FileRole, StoreError> {
+        FileRole::ALL
+            .into_iter()
+            .find(|role| role.as_str() == text)
+            .ok_or_else(|| self.corrupt(format!("'{text}' is no role of a file")))
     }
 
     pub fn class(&self, number: i16) -> Result<Class, StoreError> {

@@ -14,6 +14,7 @@ pub enum Metric {
     ItemsSubmitted,
     ItemsEnded,
     Tokens,
+    ChatCompletions,
     QueueItems,
     ModelStates,
     ModelLoadBytes,
@@ -31,13 +32,14 @@ pub enum Kind {
 }
 
 impl Metric {
-    pub const ALL: [Metric; 13] = [
+    pub const ALL: [Metric; 14] = [
         Metric::HttpRequests,
         Metric::HttpSeconds,
         Metric::JobsSubmitted,
         Metric::ItemsSubmitted,
         Metric::ItemsEnded,
         Metric::Tokens,
+        Metric::ChatCompletions,
         Metric::QueueItems,
         Metric::ModelStates,
         Metric::ModelLoadBytes,
@@ -55,6 +57,7 @@ impl Metric {
             Metric::ItemsSubmitted => "adit_items_submitted_total",
             Metric::ItemsEnded => "adit_items_ended_total",
             Metric::Tokens => "adit_tokens_total",
+            Metric::ChatCompletions => "adit_chat_completions_total",
             Metric::QueueItems => "adit_queue_items",
             Metric::ModelStates => "adit_model_state",
             Metric::ModelLoadBytes => "adit_model_load_bytes",
@@ -72,6 +75,7 @@ impl Metric {
             | Metric::ItemsSubmitted
             | Metric::ItemsEnded
             | Metric::Tokens
+            | Metric::ChatCompletions
             | Metric::EngineCounter => Kind::Counter,
             Metric::HttpSeconds => Kind::Histogram,
             Metric::QueueItems
@@ -90,7 +94,12 @@ impl Metric {
             Metric::JobsSubmitted => "Jobs committed, by task.",
             Metric::ItemsSubmitted => "Items committed at submission, by task.",
             Metric::ItemsEnded => "Items ended in this process, by model and outcome.",
-            Metric::Tokens => "Tokens of items ended in this process, by model and kind.",
+            Metric::Tokens => {
+                "Tokens of items and chat completions ended in this process, by model and kind."
+            }
+            Metric::ChatCompletions => {
+                "Chat completions ended, by model and how: stop, length, failed, gone."
+            }
             Metric::QueueItems => "Items that wait, by model.",
             Metric::ModelStates => "1 for the state a model is in, 0 for the others.",
             Metric::ModelLoadBytes => "Bytes of a model's files loaded so far, and their total.",

@@ -77,7 +77,8 @@ impl Counts {
     }
 }
 
-/// One stage of a job. Its counts are zero until the stage before has ended.
+/// One stage of a job by the model that serves it; a batch's lines may name several. Its counts are zero until the
+/// stage before has ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StageProgress {
     pub stage: Stage,

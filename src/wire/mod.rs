@@ -7,9 +7,11 @@
 //! - A response may gain fields; a client ignores those it does not know.
 //! - Words (states, tasks, codes) are the domain's own, in snake_case.
 
+pub mod depth;
 pub mod health;
 pub mod job;
 pub mod model;
+pub mod openai;
 pub mod problem;
 pub mod result;
 pub mod submit;

@@ -6,6 +6,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
+use crate::domain::batch::BatchState;
 use crate::domain::code::Code;
 use crate::domain::item::OutcomeKind;
 use crate::domain::job::{Class, JobState};
@@ -52,6 +53,12 @@ word_schema!(
     "queued → running → completed, or cancelled or failed from either of the first two.",
     JobState::ALL.map(JobState::as_str)
 );
+word_schema!(
+    BatchState,
+    "BatchState",
+    "validating → in_progress → finalizing → completed or expired; failed from the first, cancelling → cancelled from the first two.",
+    BatchState::ALL.map(BatchState::as_str)
+);
 word_schema!(OutcomeKind, "Outcome", "How an item ended.", ["succeeded", "failed", "cancelled", "expired"]);
 word_schema!(ModelState, "ModelState", "Can the model serve?", ["not_loaded", "loading", "ready", "error"]);
 word_schema!(
@@ -88,6 +95,7 @@ mod tests {
         check(&Stage::ALL);
         check(&[Class::Bulk, Class::Normal, Class::Interactive]);
         check(&JobState::ALL);
+        check(&BatchState::ALL);
         check(&[OutcomeKind::Succeeded, OutcomeKind::Failed, OutcomeKind::Cancelled, OutcomeKind::Expired]);
         check(&[ModelState::NotLoaded, ModelState::Loading, ModelState::Ready, ModelState::Error]);
         check(&[

@@ -1,17 +1,20 @@
 //! One item's way from its input to its end: prompt, tokens, grammar, engine, check.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
 
 use super::context::JobContext;
+use super::request::{Turn, request};
+use super::speech::{self, Speech};
+use crate::domain::chat::{Answer, Finish, Refusal, TokenLogprob};
 use crate::domain::code::Code;
 use crate::domain::id::Seq;
 use crate::domain::item::{ItemDraft, NewResult, Outcome};
-use crate::domain::job::Generation;
 use crate::domain::usage::Usage;
-use crate::engine::request::{Completion, EngineError, Finish, Request, Sampling};
-use crate::extract::prompt::Prompt;
+use crate::engine::request::{EngineError, Request};
+use crate::extract::item::LineItem;
 use crate::extract::{answer, prompt};
 use crate::models::served::Served;
 
@@ -26,29 +29,32 @@ pub enum Ending {
     GivenBack,
 }
 
-/// Why an item cannot be answered; the code decides whether trying again can help.
-struct Refusal {
-    code: Code,
-    message: String,
+/// What the model said to an item.
+struct Said {
+    text: String,
+    finish: Finish,
+    logprobs: Vec<TokenLogprob>,
+    usage: Usage,
 }
 
 /// Answers one item. `stage` and `input` are the item's own; `context` is its job's.
 ///
 /// Dropping the future takes the sequence out of the engine within one step.
 pub async fn answer(
-    served: &Served,
+    served: &Arc<Served>,
     context: &JobContext,
     seq: Seq,
     draft: &ItemDraft,
     priority: u8,
 ) -> Ending {
     let begun = Instant::now();
-    let request = match request(served, context, seq, draft, priority) {
-        Ok(request) => request,
+    let (request, stop) = match asked(served, context, seq, draft, priority) {
+        Ok(asked) => asked,
         Err(refusal) => return ended(seq, failed(refusal), Usage::default(), begun),
     };
-    let completion = match served.engine().generate(request).await {
-        Ok(completion) => completion,
+    let wants_logprobs = request.logprobs.is_some();
+    let said = match say(served, request, stop).await {
+        Ok(said) => said,
         Err(EngineError::Closed | EngineError::QueueFull { .. }) => return Ending::GivenBack,
         Err(error) => {
             let code = engine_code(&error);
@@ -56,14 +62,15 @@ pub async fn answer(
             if code.is_retryable() {
                 return Ending::Again { seq, code, message };
             }
-            return ended(seq, failed(Refusal { code, message }), Usage::default(), begun);
+            return ended(seq, failed(Refusal::new(code, message)), Usage::default(), begun);
         }
     };
-    let outcome = match result(served, context, draft, &completion) {
+    let usage = said.usage;
+    let outcome = match result(context, draft, said, wants_logprobs) {
         Ok(output) => Outcome::Succeeded { output },
         Err(refusal) => failed(refusal),
     };
-    ended(seq, outcome, completion.usage, begun)
+    ended(seq, outcome, usage, begun)
 }
 
 fn ended(seq: Seq, outcome: Outcome, usage: Usage, begun: Instant) -> Ending {
@@ -83,76 +90,73 @@ fn engine_code(error: &EngineError) -> Code {
     }
 }
 
-fn request(
+/// What the engine is asked for an item, and the texts at which its answer ends.
+fn asked(
     served: &Served,
     context: &JobContext,
     seq: Seq,
     draft: &ItemDraft,
     priority: u8,
-) -> Result<Request, Refusal> {
-    let Prompt { messages, schema, max_tokens, string_limit_bytes } =
-        prompt::prompt(&context.spec, context.catalog.as_ref(), draft)
-            .map_err(|error| Refusal { code: error.code(), message: error.to_string() })?;
-    let tokens = served
-        .render(&messages)
-        .map_err(|error| Refusal { code: Code::InvalidInput, message: error.to_string() })?;
-    let grammar = schema
-        .map(|schema| served.compiler().compile(&schema, string_limit_bytes))
-        .transpose()
-        .map_err(|error| Refusal { code: error.code(), message: error.to_string() })?;
-    let room = served.context_tokens().saturating_sub(tokens.len());
-    if room == 0 {
-        return Err(Refusal {
-            code: Code::PromptTooLong,
-            message: format!(
-                "the prompt has {} tokens, the model's context {}",
-                tokens.len(),
-                served.context_tokens()
-            ),
-        });
-    }
-    Ok(Request {
-        prompt: tokens.into(),
-        adapter: served.adapter(),
-        grammar,
-        sampling: sampling(&context.spec.generation, seq),
-        // max_tokens bounds what the schema could need at most; an answer seldom comes near it
-        max_tokens: max_tokens.min(u32::try_from(room).unwrap_or(u32::MAX)),
-        stop: served.stop(),
-        priority,
-        group: context.id.0.as_u64_pair().1,
-    })
+) -> Result<(Request, Vec<String>), Refusal> {
+    let mut prompt = prompt::prompt(&context.spec, context.catalog.as_ref(), draft)
+        .map_err(|error| Refusal::new(error.code(), error.to_string()))?;
+    let stop = std::mem::take(&mut prompt.stop);
+    let turn =
+        Turn { priority, group: context.id.0.as_u64_pair().1, seed_shift: u64::from(seq.unsigned_abs()) };
+    Ok((request(served, prompt, turn)?, stop))
 }
 
-/// Each item draws from its own stream, so that the same seed gives the same job whatever the batches were.
-fn sampling(generation: &Generation, seq: Seq) -> Sampling {
-    let default = Sampling::default();
-    Sampling {
-        temperature: generation.temperature.unwrap_or(default.temperature),
-        top_p: generation.top_p.unwrap_or(default.top_p),
-        top_k: generation.top_k.unwrap_or(default.top_k),
-        min_p: generation.min_p.unwrap_or(default.min_p),
-        seed: generation.seed.unwrap_or(default.seed).wrapping_add(u64::from(seq.unsigned_abs())),
+async fn say(served: &Arc<Served>, request: Request, stop: Vec<String>) -> Result<Said, EngineError> {
+    if stop.is_empty() {
+        let completion = served.engine().generate(request).await?;
+        return Ok(Said {
+            text: served.decode(&completion.tokens),
+            finish: speech::finish(completion.finish),
+            logprobs: speech::logprobs(served, &completion.tokens, &completion.logprobs),
+            usage: completion.usage,
+        });
     }
+    let mut speech = Speech::begin(served.clone(), request, stop)?;
+    let (mut text, mut logprobs) = (String::new(), Vec::new());
+    while let Some(piece) = speech.next().await? {
+        text.push_str(&piece.text);
+        logprobs.extend(piece.logprobs);
+    }
+    let (finish, usage) = speech.end().unwrap_or((Finish::Stop, Usage::default()));
+    Ok(Said { text, finish, logprobs, usage })
 }
 
 fn result(
-    served: &Served,
     context: &JobContext,
     draft: &ItemDraft,
-    completion: &Completion,
+    said: Said,
+    wants_logprobs: bool,
 ) -> Result<Value, Refusal> {
-    let text = served.decode(&completion.tokens);
     // free text that reached its bound is what was asked for; JSON that did is only half an answer
-    let cut = completion.finish == Finish::Length;
-    answer::check(&context.spec, context.catalog.as_ref(), draft, &text).map_err(|error| {
+    let cut = said.finish == Finish::Length;
+    let checked = answer::check(&context.spec, context.catalog.as_ref(), draft, &said.text);
+    if LineItem::is_line(draft) {
+        // a chat completion says itself how it ended, and its client asked for the texts that may cut it
+        let is_partial = cut || LineItem::has_stops(draft);
+        return match checked {
+            Err(error) if !is_partial => Err(Refusal::new(error.code(), error.to_string())),
+            _ => Ok(line_result(said, wants_logprobs)),
+        };
+    }
+    checked.map_err(|error| {
         if cut {
             let message = format!(
                 "the answer reached its limit of {} tokens before it was complete",
-                completion.tokens.len()
+                said.usage.output_tokens
             );
-            return Refusal { code: Code::OutputTruncated, message };
+            return Refusal::new(Code::OutputTruncated, message);
         }
-        Refusal { code: error.code(), message: error.to_string() }
+        Refusal::new(error.code(), error.to_string())
     })
+}
+
+fn line_result(said: Said, wants_logprobs: bool) -> Value {
+    let logprobs = wants_logprobs.then_some(said.logprobs);
+    let answer = Answer { content: said.text, finish: said.finish, logprobs };
+    serde_json::to_value(answer).expect("an answer is texts and finite numbers")
 }

@@ -221,7 +221,7 @@ async fn contexts(desk: &Desk, bundle: &Bundle) -> HashMap<JobId, Arc<JobContext
 
 /// One item. Losing the claim drops its sequence out of the engine.
 async fn one(
-    served: &Served,
+    served: &Arc<Served>,
     bundle: &Bundle,
     context: Option<Arc<JobContext>>,
     at: usize,
@@ -245,15 +245,7 @@ async fn one(
 fn count(model: &str, ending: &Ending) {
     let Ending::Ended(result) = ending else { return };
     metric::count(Metric::ItemsEnded, &[("model", model), ("outcome", result.outcome.kind().as_str())], 1);
-    let usage = &result.usage;
-    for (kind, n) in [
-        ("prompt", usage.prompt_tokens),
-        ("prefix_hit", usage.prefix_hit_tokens),
-        ("output", usage.output_tokens),
-        ("forced", usage.forced_tokens),
-    ] {
-        metric::count(Metric::Tokens, &[("model", model), ("kind", kind)], n);
-    }
+    super::count_tokens(model, &result.usage);
 }
 
 fn take(bundle: &Bundle, chunks: &mut [Open], at: usize, ending: Ending, place: Place) {

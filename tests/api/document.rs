@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::harness::start;
 
 /// Paths of DESIGN's table that this service has to have.
-const PATHS: [(&str, &str); 26] = [
+const PATHS: [(&str, &str); 36] = [
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs"),
     ("get", "/v1/jobs/{id}"),
@@ -25,6 +25,16 @@ const PATHS: [(&str, &str); 26] = [
     ("post", "/v1/models/{name}/load"),
     ("post", "/v1/models/{name}/unload"),
     ("get", "/v1/models/{name}/wait"),
+    ("post", "/v1/files"),
+    ("get", "/v1/files"),
+    ("get", "/v1/files/{id}"),
+    ("delete", "/v1/files/{id}"),
+    ("get", "/v1/files/{id}/content"),
+    ("post", "/v1/batches"),
+    ("get", "/v1/batches"),
+    ("get", "/v1/batches/{id}"),
+    ("post", "/v1/batches/{id}/cancel"),
+    ("post", "/v1/chat/completions"),
     ("get", "/livez"),
     ("get", "/readyz"),
     ("get", "/metrics"),
@@ -63,7 +73,8 @@ async fn the_document_has_exactly_the_routes() {
             let query = if path.ends_with("/wait") { "?timeout=0" } else { "" };
             let answer = api.call(&method.to_uppercase(), &format!("{concrete}{query}")).await;
             let detail = serde_json::from_slice::<Value>(&answer.bytes).unwrap_or_default();
-            let detail = detail["detail"].as_str().unwrap_or_default().to_string();
+            let detail = detail["detail"].as_str().or(detail["error"]["message"].as_str());
+            let detail = detail.unwrap_or_default().to_string();
             assert!(!detail.starts_with("no path"), "{method} {path}: {detail}");
             let served = answer.status != 405;
             assert_eq!(served, documented.contains(&(method.to_string(), path.clone())), "{method} {path}");
@@ -97,8 +108,14 @@ async fn references_of_the_document_point_somewhere() {
     assert_eq!(codes.len(), Code::ALL.len());
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let problem = &operation["responses"]["default"]["content"]["application/problem+json"];
-            assert_eq!(problem["schema"]["$ref"], "#/components/schemas/Problem", "{method} {path}");
+            let is_openai = operation["tags"][0] == "openai";
+            let (media_type, name) = match is_openai {
+                true => ("application/json", "OpenAiError"),
+                false => ("application/problem+json", "Problem"),
+            };
+            let problem = &operation["responses"]["default"]["content"][media_type];
+            let reference = format!("#/components/schemas/{name}");
+            assert_eq!(problem["schema"]["$ref"], reference, "{method} {path}");
             assert!(operation["summary"].is_string(), "{method} {path}");
         }
     }

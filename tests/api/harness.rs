@@ -55,6 +55,24 @@ impl Answer {
         self.json()
     }
 
+    /// The error object of a refusal under OpenAI's paths, whose form is checked on the way.
+    #[track_caller]
+    pub fn refusal(&self, status: u16, code: &str, param: Option<&str>) -> Value {
+        let body = self.json();
+        assert_eq!(self.status.as_u16(), status, "{body}");
+        assert_eq!(self.headers["content-type"], "application/json");
+        assert_eq!(body.as_object().unwrap().len(), 1, "{body}");
+        let error = body["error"].as_object().unwrap();
+        assert_eq!(error.keys().collect::<Vec<_>>(), ["message", "type", "param", "code"]);
+        let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
+        assert_eq!((&error["type"], &error["code"]), (&json!(kind), &json!(code)), "{body}");
+        assert_eq!(error["param"], json!(param), "{body}");
+        assert!(!error["message"].as_str().unwrap().is_empty());
+        assert!(self.headers.contains_key("x-request-id"));
+        assert_eq!(self.headers.contains_key("retry-after"), status == 503);
+        body["error"].clone()
+    }
+
     /// The body of a problem, whose form is checked on the way.
     #[track_caller]
     pub fn problem(&self, code: Code) -> Value {
@@ -92,6 +110,7 @@ pub async fn start_on(store: Store, change: impl FnOnce(&mut Settings)) -> Api {
         ..Settings::default()
     };
     settings.http.stream_poll_ms = 20;
+    settings.queue.poll_ms = 20;
     change(&mut settings);
     let shutdown = Shutdown::new();
     let clock = Clock::default();
@@ -152,6 +171,31 @@ impl Api {
         self.send(request.body(body.into()).unwrap()).await
     }
 
+    pub async fn post_to(&self, path: &str, body: &Value) -> Answer {
+        let request = Request::post(path).header("content-type", "application/json");
+        self.send(request.body(body.to_string().into()).unwrap()).await
+    }
+
+    /// A form as clients send it: fields and files by name, file name and content.
+    pub async fn post_form(&self, path: &str, parts: &[(&str, Option<&str>, &[u8])]) -> Answer {
+        let body = form(parts);
+        let request = Request::post(path).header("content-type", "multipart/form-data; boundary=edge");
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    /// Uploads the lines of a batch; the file's id.
+    pub async fn upload(&self, content: impl AsRef<[u8]>) -> String {
+        let parts = [("purpose", None, &b"batch"[..]), ("file", Some("in.jsonl"), content.as_ref())];
+        let file = self.post_form("/v1/files", &parts).await.ok();
+        file["id"].as_str().unwrap().to_string()
+    }
+
+    /// Checks and ends batches in the background, as the service's own workers do.
+    pub fn tend_batches(&self) {
+        let settings = &self.state.settings;
+        adit::worker::batch::start(&self.store, self.state.models.names(), settings, &self.shutdown);
+    }
+
     pub async fn post_lines(&self, query: &str, body: impl Into<Body>, key: Option<&str>) -> Answer {
         let mut request =
             Request::post(format!("/v1/jobs?{query}")).header("content-type", "application/x-ndjson");
@@ -199,6 +243,20 @@ impl Api {
         let results: Vec<NewResult> = seqs.iter().map(|seq| result(*seq, false)).collect();
         self.store.commit_results(&[Write { claim, results: &results }]).await.unwrap();
     }
+}
+
+pub fn form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, file, content) in parts {
+        let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
+        body.extend(
+            format!("--edge\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n").bytes(),
+        );
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--edge--\r\n");
+    body
 }
 
 pub fn custom(inputs: Value) -> Value {

@@ -2,10 +2,12 @@
 //!
 //! The full million: `ADIT_LARGE_ITEMS=1000000 cargo test --test e2e large -- --nocapture`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use adit::wire::submit::StreamQuery;
 use axum::body::Bytes;
+use futures::StreamExt;
+use serde_json::Value;
 use tokio_util::io::StreamReader;
 
 use crate::server::{Server, alone};
@@ -63,4 +65,90 @@ async fn a_large_submission_streams_in_and_is_never_held() {
     let cancelled = client.cancel(job.id).await.unwrap();
     println!("cancelled in {:.0?}", began.elapsed());
     assert_eq!(cancelled.counts.cancelled, items as i64);
+}
+
+/// A file for a batch, its lines, and its error file: each far larger than what the process may hold of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_batch_streams_through_and_is_never_held() {
+    let _alone = alone().await;
+    let lines = std::env::var("ADIT_LARGE_ITEMS").map_or(ITEMS / 4, |text| text.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_on(dir.path(), None, None, CONFIG);
+    // our own client chooses the TLS provider that every other one needs
+    server.client().ready().await.unwrap();
+    let (http, url) = (reqwest::Client::new(), format!("{}/v1", server.url));
+    let run = async |lines: usize| -> (u64, u64) {
+        let begun = Instant::now();
+        let file = upload(&http, &url, lines).await;
+        let uploaded = begun.elapsed();
+        let request = serde_json::json!({"input_file_id": file["id"], "endpoint": "/v1/chat/completions",
+                                         "completion_window": "24h"});
+        let sent = http.post(format!("{url}/batches")).json(&request).send().await.unwrap();
+        let mut batch: Value = sent.json().await.unwrap();
+        let id = batch["id"].as_str().unwrap().to_string();
+        let until = async |status: &str| -> Value {
+            loop {
+                let sent = http.get(format!("{url}/batches/{id}")).send().await.unwrap();
+                let batch: Value = sent.json().await.unwrap();
+                assert_ne!(batch["status"], "failed", "{batch}");
+                if batch["status"] == status {
+                    return batch;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        batch = until("in_progress").await;
+        let checked = begun.elapsed() - uploaded;
+        assert_eq!(batch["request_counts"]["total"], lines);
+        http.post(format!("{url}/batches/{id}/cancel")).send().await.unwrap();
+        batch = until("cancelled").await;
+        let file = batch["error_file_id"].as_str().unwrap();
+        let (bytes, read) =
+            count(http.get(format!("{url}/files/{file}/content")).send().await.unwrap()).await;
+        println!("{lines} lines uploaded in {uploaded:.1?}, checked in {checked:.1?}");
+        (bytes, read)
+    };
+    // what a first request allocates once is not growth
+    run(2_000).await;
+    let before = status(server.child.id(), "VmRSS");
+    let (bytes, read) = run(lines).await;
+    let growth = status(server.child.id(), "VmHWM").saturating_sub(before);
+    println!("an error file of {bytes} bytes, {} MiB more at the peak", growth >> 20);
+    assert_eq!(read, lines as u64);
+    assert!(growth < MAX_GROWTH, "{} MiB for {lines} lines", growth >> 20);
+}
+
+async fn upload(http: &reqwest::Client, url: &str, lines: usize) -> Value {
+    let head = "--edge\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--edge\r\n\
+                content-disposition: form-data; name=\"file\"; filename=\"large.jsonl\"\r\n\r\n";
+    let filler = "x".repeat(1_000);
+    let text = (0..lines.div_ceil(BATCH)).map(move |batch| {
+        let numbers = batch * BATCH..lines.min((batch + 1) * BATCH);
+        let line = |n: usize| {
+            format!(
+                "{{\"custom_id\":\"line {n}\",\"method\":\"POST\",\"url\":\"/v1/chat/completions\",\"body\":\
+                 {{\"model\":\"concept\",\"messages\":[{{\"role\":\"user\",\"content\":\"{filler}\"}}]}}}}\n"
+            )
+        };
+        numbers.map(line).collect::<String>()
+    });
+    let parts = std::iter::once(head.to_string()).chain(text).chain(["\r\n--edge--\r\n".to_string()]);
+    let body = reqwest::Body::wrap_stream(futures::stream::iter(parts.map(Ok::<_, std::io::Error>)));
+    let request =
+        http.post(format!("{url}/files")).header("content-type", "multipart/form-data; boundary=edge");
+    let answer = request.body(body).send().await.unwrap();
+    assert!(answer.status().is_success());
+    answer.json().await.unwrap()
+}
+
+/// Bytes and lines of a body.
+async fn count(answer: reqwest::Response) -> (u64, u64) {
+    let (mut bytes, mut lines) = (0, 0);
+    let mut parts = answer.bytes_stream();
+    while let Some(part) = parts.next().await {
+        let part = part.unwrap();
+        bytes += part.len() as u64;
+        lines += part.iter().filter(|byte| **byte == b'\n').count() as u64;
+    }
+    (bytes, lines)
 }

@@ -39,11 +39,11 @@ pub fn encode(text: &str) -> Vec<u32> {
     ENV.tokenize(text)
 }
 
-fn fake(seed: u64) -> FakeOptions {
+pub fn fake(seed: u64) -> FakeOptions {
     FakeOptions { vocab_size: VOCAB, n_blocks: 6_000, context_tokens: 3_000, seed, ..FakeOptions::default() }
 }
 
-fn constrained(schema: &Value, limit: Option<u32>, prompt: u32) -> Request {
+pub fn constrained(schema: &Value, limit: Option<u32>, prompt: u32) -> Request {
     let mut one = request(&[40 + prompt, 41, 42, 43, 44, 45], 1_500);
     one.grammar = Some(COMPILER.compile(schema, limit).unwrap());
     one.stop = [STOP].into();

@@ -44,6 +44,7 @@ pub fn request(prompt: &[u32], max_tokens: u32) -> Request {
         stop: Arc::from([]),
         priority: 0,
         group: 0,
+        logprobs: None,
     }
 }
 

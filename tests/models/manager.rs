@@ -59,6 +59,7 @@ pub async fn answer(served: &Served, text: &str) -> String {
         stop: served.stop(),
         priority: 0,
         group: 1,
+        logprobs: None,
     };
     served.decode(&served.engine().generate(request).await.unwrap().tokens)
 }

@@ -3,6 +3,7 @@
 use adit::clock::Clock;
 use adit::domain::message::{Message, Role};
 use adit::models::chat::{ChatTemplate, Source};
+use adit::models::decoder::Decoder;
 use adit::models::error::ModelError;
 use adit::models::tokenizer::Tokenizer;
 use candle_core::quantized::gguf_file;
@@ -135,5 +136,33 @@ fn a_gguf_files_metadata_gives_the_same_tokenizer() {
         let text = "It's 12345 o'clock,  <b>\n\nÄrger</b>";
         let tokenizer = write(pre).unwrap();
         assert_eq!(tokenizer.decode(&tokenizer.encode_text(text).unwrap()), text, "{pre}");
+    }
+}
+
+/// However the tokens come, the pieces are the text of the whole: also of tokens that cut letters into bytes, of
+/// bytes that are no text, and of control tokens.
+#[test]
+fn pieces_of_an_answer_are_its_text() {
+    let tokenizer = tokenizer();
+    let mut answers: Vec<Vec<u32>> = ["Größe: 45 € 🚀 日本語", " leading", "a\u{301}\n\n{\"k\": \"ß\"}", ""]
+        .map(|text| tokenizer.encode_text(text).unwrap())
+        .into();
+    let mut state = 7_u64;
+    for length in 0..40 {
+        let token = |state: &mut u64| {
+            *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((*state >> 33) % 1_300) as u32
+        };
+        answers.push((0..length * 3).map(|_| token(&mut state)).collect());
+    }
+    for tokens in answers {
+        let whole = tokenizer.decode(&tokens);
+        for size in [1, 2, 5, 100] {
+            let mut decoder = Decoder::new(tokenizer.clone());
+            let mut pieces: Vec<String> = tokens.chunks(size).map(|chunk| decoder.push(chunk)).collect();
+            assert!(pieces.iter().all(|piece| !piece.ends_with('\u{fffd}')), "half a letter is waited for");
+            pieces.push(decoder.finish());
+            assert_eq!(pieces.concat(), whole, "{tokens:?} in pieces of {size}");
+        }
     }
 }

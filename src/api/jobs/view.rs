@@ -32,21 +32,14 @@ impl Facts {
 }
 
 pub fn job(row: JobRow, facts: &Facts) -> Job {
-    let stages: Vec<StageProgress> = row
-        .spec
-        .task
-        .stages()
-        .iter()
-        .map(|stage| {
-            let begun = row.stages.iter().find(|begun| begun.stage == *stage);
-            StageProgress {
-                stage: *stage,
-                model: row.spec.model_of(*stage).to_string(),
-                begun: begun.is_some(),
-                counts: begun.map(|begun| begun.counts.into()).unwrap_or_default(),
-            }
-        })
-        .collect();
+    let stages: Vec<StageProgress> =
+        row.spec.task.stages().iter().flat_map(|stage| progress(&row, *stage)).collect();
+    let mut models: Vec<String> = Vec::new();
+    for stage in &stages {
+        if !models.contains(&stage.model) {
+            models.push(stage.model.clone());
+        }
+    }
     let waiting_for = waiting_for(&stages, facts);
     Job {
         id: row.id.0,
@@ -54,7 +47,7 @@ pub fn job(row: JobRow, facts: &Facts) -> Job {
         state: row.state,
         class: row.class,
         weight: row.weight.percent(),
-        models: row.spec.models().into_iter().map(String::from).collect(),
+        models,
         created_at: row.created_at,
         started_at: row.started_at,
         finished_at: row.finished_at,
@@ -67,6 +60,26 @@ pub fn job(row: JobRow, facts: &Facts) -> Job {
         error: row.failure.map(|(code, message)| JobError { code, message }),
         left_out: Vec::new(),
     }
+}
+
+/// A stage by model, usually one; a stage that has not begun by the model that will serve it.
+fn progress(row: &JobRow, stage: Stage) -> Vec<StageProgress> {
+    let begun: Vec<StageProgress> = row
+        .stages
+        .iter()
+        .filter(|begun| begun.stage == stage)
+        .map(|begun| StageProgress {
+            stage,
+            model: begun.model.clone(),
+            begun: true,
+            counts: begun.counts.into(),
+        })
+        .collect();
+    if !begun.is_empty() {
+        return begun;
+    }
+    let model = row.spec.model_of(stage).to_string();
+    vec![StageProgress { stage, model, begun: false, counts: Counts::default() }]
 }
 
 /// A job that is committed but could not be read back.

@@ -64,9 +64,10 @@ function modelCard(model) {
 function jobRow(job) {
   const c = job.counts;
   const ended = c.succeeded + c.failed + c.cancelled + c.expired;
-  const begun = job.stages.filter((stage) => stage.begun).map((stage) => stage.stage);
+  const names = (stages) => [...new Set(stages.map((stage) => stage.stage))]; // a stage may stand there once for each model
+  const [all, begun] = [names(job.stages), names(job.stages.filter((stage) => stage.begun))];
   const progress = el("td", {}, bar(c.total > 0 ? ended / c.total : 0, `${ended} of ${c.total}`));
-  if (job.stages.length > 1) progress.append(el("small", {}, ` ${begun.length}/${job.stages.length} ${begun.at(-1) || ""}`));
+  if (all.length > 1) progress.append(el("small", {}, ` ${begun.length}/${all.length} ${begun.at(-1) || ""}`));
   const t = job.throughput;
   const waits = el("td", {});
   for (const w of job.waiting_for) waits.append(el("div", { class: w.reason === "queued" ? "" : "bad" }, w.detail));

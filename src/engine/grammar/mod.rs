@@ -56,6 +56,14 @@ pub enum GrammarError {
 }
 
 impl GrammarError {
+    /// JSON pointer to what is refused; empty where the compiler names none.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Unsupported { path, .. } | Self::Invalid { path, .. } | Self::TooLarge { path, .. } => path,
+            Self::Refused { .. } => "",
+        }
+    }
+
     pub fn code(&self) -> Code {
         match self {
             Self::TooLarge { .. } => Code::TooLarge,

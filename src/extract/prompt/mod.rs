@@ -10,12 +10,13 @@ use minijinja::{AutoEscape, Environment, context};
 use serde_json::Value;
 
 use super::answer::of_key;
-use super::item::{AttributeItem, ConceptItem, Item, RelationshipItem};
+use super::item::{Ask, AttributeItem, ConceptItem, Item, RelationshipItem};
 use super::{ExtractError, describe, schema};
 use crate::domain::catalog::Catalog;
+use crate::domain::chat::ChatRequest;
 use crate::domain::fact::Cardinality;
 use crate::domain::item::ItemDraft;
-use crate::domain::job::JobSpec;
+use crate::domain::job::{Generation, JobSpec};
 use crate::domain::message::{Message, Role};
 use crate::domain::task::Stage;
 
@@ -29,6 +30,14 @@ pub struct Prompt {
     pub max_tokens: u32,
     /// Bytes at which a free string is closed, kept by the engine outside the grammar.
     pub string_limit_bytes: Option<u32>,
+    /// How tokens are chosen; its bounds are in the fields above.
+    pub generation: Generation,
+    /// The seed is this prompt's own: it is not varied from item to item.
+    pub has_own_seed: bool,
+    /// Texts that end the answer and are not part of it.
+    pub stop: Vec<String>,
+    /// Alternatives to name beside each token.
+    pub logprobs: Option<u8>,
 }
 
 /// Answer tokens where neither job, item nor schema bounds them.
@@ -50,6 +59,12 @@ pub fn prompt(spec: &JobSpec, catalog: Option<&Catalog>, draft: &ItemDraft) -> R
             max_tokens = item.max_tokens.or(max_tokens);
             item.messages
         }
+        Item::Line(line) => {
+            return match line.ask {
+                Ask::Request(request) => Ok(of_chat(*request)),
+                Ask::Refused(refusal) => Err(ExtractError::Refused(Box::new(refusal))),
+            };
+        }
     };
     let bound = schema
         .as_ref()
@@ -62,7 +77,31 @@ pub fn prompt(spec: &JobSpec, catalog: Option<&Catalog>, draft: &ItemDraft) -> R
         _ => bounded,
     };
     let max_tokens = max_tokens.unwrap_or(default);
-    Ok(Prompt { messages, schema, max_tokens, string_limit_bytes })
+    Ok(Prompt {
+        messages,
+        schema,
+        max_tokens,
+        string_limit_bytes,
+        generation: spec.generation.clone(),
+        has_own_seed: false,
+        stop: Vec::new(),
+        logprobs: None,
+    })
+}
+
+/// A chat completion brings everything with it. Its strings are as long as the client lets the answer be.
+pub fn of_chat(request: ChatRequest) -> Prompt {
+    let ChatRequest { model: _, messages, format, generation, stop, logprobs } = request;
+    Prompt {
+        messages,
+        schema: format.schema(),
+        max_tokens: generation.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS),
+        string_limit_bytes: None,
+        has_own_seed: generation.seed.is_some(),
+        generation,
+        stop,
+        logprobs,
+    }
 }
 
 fn string_limit(stage: Stage, has_schema: bool) -> Option<u32> {
