@@ -101,24 +101,23 @@ fn an_adapter_that_runs_alone_is_merged() {
                 let prompts = (0..n_items).map(|n| [n % 64, n / 64, 7].repeat(40));
                 let requests =
                     prompts.map(|prompt| adit::engine::request::Request { adapter, ..request(&prompt, 4) });
-                generate_all(&handle, requests.collect())
+                let requests = requests.collect();
+                // rows on the copy so far, once all that the job did is counted
+                async {
+                    generate_all(&handle, requests).await;
+                    is_whole(&handle).await;
+                    handle.stats().merged_rows
+                }
             };
-            let merged_rows = || handle.stats().merged_rows;
-            job(Some(first), 40).await;
-            assert_eq!(merged_rows(), 0, "too short to pay");
-            job(Some(first), 200).await;
-            let after = merged_rows();
+            assert_eq!(job(Some(first), 40).await, 0, "too short to pay");
+            let after = job(Some(first), 200).await;
             assert_eq!(after > 0, merge_adapters, "{after} rows on the copy");
-            job(Some(second), 20).await;
-            job(None, 20).await;
-            assert_eq!(merged_rows(), after, "others do not run on it");
-            job(Some(first), 20).await;
-            assert_eq!(merged_rows() > after, merge_adapters, "it is still there");
-            let after = merged_rows();
+            assert_eq!(job(Some(second), 20).await, after, "others do not run on it");
+            assert_eq!(job(None, 20).await, after, "nor does the base");
+            let later = job(Some(first), 20).await;
+            assert_eq!(later > after, merge_adapters, "it is still there");
             handle.remove_adapter(first).await.unwrap();
-            job(Some(second), 20).await;
-            assert_eq!(merged_rows(), after, "gone with its adapter");
-            is_whole(&handle).await;
+            assert_eq!(job(Some(second), 20).await, later, "gone with its adapter");
         }
     });
 }
