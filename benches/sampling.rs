@@ -12,12 +12,15 @@ use toktrie::SimpleVob;
 
 const CALLS: usize = 301;
 
+/// Which tokens a mask lets through.
+type Allowed = fn(usize) -> bool;
+
 fn main() {
     println!("a token from a row of logits, us");
     println!("{:>10} {:>24} {:>10} {:>10}", "vocabulary", "allowed", "greedy", "top-p 0.9");
     for vocab in [49_152, 151_936, 262_144] {
         let logits = numbers(vocab);
-        let masks: [(&str, fn(usize) -> bool); 3] = [
+        let masks: [(&str, Allowed); 3] = [
             ("all but controls", |token| token > 17),
             ("one in 64", |token| token % 64 == 5),
             ("12 in a row", |token| (4_000..4_012).contains(&token)),

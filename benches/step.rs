@@ -4,7 +4,6 @@
 //! random f32 weights of a few layers. "Shared" sequences have all but their last 96 positions in common.
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)]
 #[path = "../tests/support/tiny.rs"]
 mod tiny;
 

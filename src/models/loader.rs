@@ -53,9 +53,15 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
     };
     let mut meter = Meter::new(LoadStage::Read, checkpoint.load_bytes(), Instant::now());
     report.progress(meter.reading(Instant::now()));
-    // the tokenizer takes about as long as a small model's weights: beside them
+    // the tokenizer and what grammars need of it take about as long as a small model's weights: beside them
+    let read_texts = || -> Result<_, ModelError> {
+        let texts = texts::read(&checkpoint, &path, order.clock.clone())?;
+        let options = engine::grammar::Options::new(engine);
+        let compiler = engine::grammar::Compiler::new(texts.tokenizer.env(), options);
+        Ok((Arc::new(texts), compiler))
+    };
     let (texts, model) = std::thread::scope(|scope| {
-        let texts = scope.spawn(|| texts::read(&checkpoint, &path, order.clock.clone()));
+        let texts = scope.spawn(read_texts);
         let model = Model::load(&checkpoint, &options, &mut |bytes| {
             report.go_on();
             meter.add(bytes);
@@ -65,7 +71,8 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
         });
         (texts.join(), model)
     });
-    let texts = Arc::new(texts.unwrap_or_else(|_| Err(ModelError::Panicked("see the log".into())))?);
+    let (texts, compiler) =
+        texts.unwrap_or_else(|_| Err(ModelError::Panicked("its tokenizer; see the log".into())))?;
     let model = model?;
     if report.is_given_up() {
         return Err(ModelError::Cancelled);
@@ -73,8 +80,6 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
     report.progress(Meter::new(LoadStage::WarmUp, 0, Instant::now()).reading(Instant::now()));
     let config = model.config().clone();
     let memory_bytes = model.memory_bytes();
-    let compiler =
-        engine::grammar::Compiler::new(texts.tokenizer.env(), engine::grammar::Options::new(engine));
     let stop = texts.tokenizer.stops().into();
     let handle =
         engine::handle::spawn(Box::new(CpuExecutor::new(model)), engine::handle::Options::new(engine));

@@ -49,17 +49,16 @@ pub fn tokenizer(content: &Content) -> Result<Tokenizer, String> {
 fn byte_level(content: &Content) -> Result<Tokenizer, String> {
     let tokens = texts_of(content, "tokenizer.ggml.tokens").ok_or("no tokenizer.ggml.tokens")?;
     let merges = texts_of(content, "tokenizer.ggml.merges").ok_or("no tokenizer.ggml.merges")?;
-    let merges: Result<Vec<Value>, String> = merges
+    let merges: Result<Merges, String> = merges
         .iter()
         .map(|merge| match merge.split_once(' ') {
-            Some((left, right)) => Ok(json!([left, right])),
+            Some((left, right)) => Ok((left.to_string(), right.to_string())),
             None => Err(format!("merge `{merge}` is no pair")),
         })
         .collect();
     let pre = text_of(content, "tokenizer.ggml.pre").unwrap_or("default");
     let pre_tokenizer = pre_tokenizer(pre)?;
-    let vocab: serde_json::Map<String, Value> =
-        tokens.iter().enumerate().map(|(id, text)| (text.to_string(), json!(id))).collect();
+    let vocab: Vocab = tokens.iter().enumerate().map(|(id, text)| (text.to_string(), id as u32)).collect();
     let decoder = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
         "use_regex": false});
     let normalizer =
@@ -69,11 +68,17 @@ fn byte_level(content: &Content) -> Result<Tokenizer, String> {
         "normalizer": normalizer, "pre_tokenizer": pre_tokenizer,
         "post_processor": null, "decoder": decoder,
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": matches!(pre, "llama-bpe" | "llama3" | "llama-v3"),
-            "vocab": vocab, "merges": merges?},
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+            "vocab": {}, "merges": []},
     });
-    Tokenizer::from_bytes(definition.to_string()).map_err(|cause| cause.to_string())
+    let failed = |cause: tokenizers::Error| cause.to_string();
+    let mut tokenizer = Tokenizer::from_bytes(definition.to_string()).map_err(failed)?;
+    // a vocabulary takes long on the way through JSON
+    let model = BPE::builder()
+        .vocab_and_merges(vocab, merges?)
+        .ignore_merges(matches!(pre, "llama-bpe" | "llama3" | "llama-v3"));
+    tokenizer.with_model(model.build().map_err(failed)?);
+    Ok(tokenizer)
 }
 
 fn pre_tokenizer(name: &str) -> Result<Value, String> {
