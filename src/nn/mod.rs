@@ -8,7 +8,9 @@
 //!
 //! Invariants: a row's numbers are bitwise the same alone and in any batch, because every reduction runs
 //! in an order fixed by positions, never by the batch; a step allocates nothing (scratch is sized at
-//! load, the logits buffer grows to the largest request once); dropping a model frees all it held.
+//! load, the logits buffer grows to the largest request once); dropping a model frees all it held. One
+//! exception is asked for by a setting: rows that run on a copy with their adapter merged in are rounded
+//! otherwise than beside the base.
 
 pub mod arch;
 pub mod batch;
