@@ -37,6 +37,7 @@ fn plan_us(n: usize) -> f64 {
             group: id % 7,
             computed: 500,
             pending: 1,
+            expected: 60,
             blocks: 32,
             unshared_blocks: 8,
             is_decoding: true,
@@ -51,6 +52,7 @@ fn plan_us(n: usize) -> f64 {
             tokens: 500,
             hit_tokens: 384,
             revived_blocks: 0,
+            expected: 128,
         })
         .collect();
     let limits = Limits { rows: n + 512, sequences: n + 64, block_tokens: 16, blocks: 100_000 };

@@ -18,7 +18,8 @@ const STRETCH_ONE_IN: u64 = 16;
 
 impl State {
     pub(super) fn plan(&mut self) -> Plan {
-        let running: Vec<plan::Running> = self.running.values().map(Sequence::as_running).collect();
+        let as_running = |one: &Sequence| one.as_running(self.lengths.expected(one.request.group));
+        let running: Vec<plan::Running> = self.running.values().map(as_running).collect();
         let waiting = if self.queue.is_empty() { Vec::new() } else { self.candidates() };
         if self.stats.steps >= self.bounded_at + STEPS_TO_RECOVER {
             self.row_bound = self.executor.max_rows().min(self.options.max_step_tokens).max(1);
@@ -39,7 +40,7 @@ impl State {
         let mut found = Vec::new();
         let mut ended = Vec::new();
         let mut claimed = HashSet::new();
-        let Self { queue, waiting, pool, shape, hasher, heads, options, .. } = self;
+        let Self { queue, waiting, pool, shape, hasher, heads, lengths, options, .. } = self;
         queue.visit(|ticket| {
             if found.len() >= n_wanted {
                 return Visit::Stop;
@@ -54,10 +55,11 @@ impl State {
                     }
                 }
             }
+            let plain = sequence.as_waiting(lengths.expected(ticket.group));
             let candidate = if options.prefix_cache {
-                heads.look_up(sequence, pool, shape, &mut claimed)
+                heads.look_up(sequence, plain, pool, shape, &mut claimed)
             } else {
-                Some(sequence.as_waiting())
+                Some(plain)
             };
             match candidate {
                 Some(candidate) => {

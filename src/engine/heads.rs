@@ -29,11 +29,12 @@ impl Heads {
         }
     }
 
-    /// A request as the plan sees it; `None` if another sequence, running or about to start, computes its
+    /// A request with what the cache has of it; `None` if another sequence, running or about to start, computes its
     /// head. `claimed` gathers what those about to start will compute.
     pub(super) fn look_up(
         &self,
         sequence: &Sequence,
+        plain: plan::Waiting,
         pool: &Pool,
         shape: &Shape,
         claimed: &mut HashSet<BlockHash>,
@@ -54,6 +55,6 @@ impl Heads {
         }
         claimed.extend(&hashes[hit_blocks..]);
         let hit_tokens = hit_blocks * shape.block_tokens;
-        Some(plan::Waiting { hit_tokens, revived_blocks, ..sequence.as_waiting() })
+        Some(plan::Waiting { hit_tokens, revived_blocks, ..plain })
     }
 }

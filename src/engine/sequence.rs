@@ -114,13 +114,15 @@ impl Sequence {
         }
     }
 
-    pub(super) fn as_running(&self) -> plan::Running {
+    /// `answer_tokens`: how long its answer is expected to be.
+    pub(super) fn as_running(&self, answer_tokens: usize) -> plan::Running {
         plan::Running {
             id: self.id,
             priority: self.request.priority,
             group: self.request.group,
             computed: self.computed,
             pending: self.pending(),
+            expected: self.still_expected(answer_tokens),
             blocks: self.blocks.len(),
             unshared_blocks: self.blocks.n_unshared(),
             is_decoding: self.computed >= self.prefill_end,
@@ -129,7 +131,7 @@ impl Sequence {
     }
 
     /// Without anything from the cache.
-    pub(super) fn as_waiting(&self) -> plan::Waiting {
+    pub(super) fn as_waiting(&self, answer_tokens: usize) -> plan::Waiting {
         plan::Waiting {
             id: self.id,
             priority: self.request.priority,
@@ -137,7 +139,12 @@ impl Sequence {
             tokens: self.tokens.len(),
             hit_tokens: 0,
             revived_blocks: 0,
+            expected: self.still_expected(answer_tokens),
         }
+    }
+
+    fn still_expected(&self, answer_tokens: usize) -> usize {
+        answer_tokens.min(self.request.max_tokens as usize).saturating_sub(self.n_output())
     }
 
     pub(super) fn pending(&self) -> usize {

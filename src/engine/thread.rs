@@ -18,6 +18,7 @@ use super::kv::{Pool, PrefixHasher};
 use super::lookup::Gain;
 use super::merging::Merging;
 use super::request::{Completion, EngineError, Finish};
+use super::scheduler::foresight::Lengths;
 use super::scheduler::plan::Work;
 use super::scheduler::queue::FairQueue;
 use super::sequence::{Progress, Sequence, Shape};
@@ -69,6 +70,7 @@ pub(super) struct State {
     merging: Merging,
     /// What prompt lookup has measured.
     pub(super) gain: Gain,
+    pub(super) lengths: Lengths,
     /// Learned from a lack of memory, and when.
     pub(super) row_bound: usize,
     pub(super) bounded_at: u64,
@@ -92,6 +94,7 @@ impl State {
             adapters: Adapters::default(),
             merging: Merging::default(),
             gain: Gain::default(),
+            lengths: Lengths::default(),
             bounded_at: 0,
             batch: Batch::default(),
             stats: Stats { levers: options.levers(), ..Stats::default() },
@@ -291,6 +294,7 @@ impl State {
             self.count_admission(&mut sequence);
         }
         sequence.tell();
+        self.lengths.record(sequence.request.group, sequence.n_output());
         let (reply, completion): (Reply<Completion>, Completion) = sequence.into_completion(finish);
         match reply.send(Ok(completion)) {
             Ok(()) => self.stats.completed += 1,

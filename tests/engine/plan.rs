@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use adit::engine::scheduler::foresight::{Growth, peak_blocks};
 use adit::engine::scheduler::plan::{Limits, Running, Waiting, plan};
 use adit::engine::scheduler::queue::{FairQueue, Ticket, Visit};
 
@@ -18,6 +19,7 @@ fn running(id: u64, pending: usize) -> Running {
         group: 1,
         computed: 7,
         pending,
+        expected: 0,
         blocks: 2,
         unshared_blocks: 2,
         is_decoding: pending < 4,
@@ -26,7 +28,7 @@ fn running(id: u64, pending: usize) -> Running {
 }
 
 fn waiting(id: u64, tokens: usize) -> Waiting {
-    Waiting { id, priority: 0, group: 1, tokens, hit_tokens: 0, revived_blocks: 0 }
+    Waiting { id, priority: 0, group: 1, tokens, hit_tokens: 0, revived_blocks: 0, expected: 0 }
 }
 
 fn work(plan: &adit::engine::scheduler::plan::Plan) -> BTreeMap<u64, usize> {
@@ -106,6 +108,7 @@ fn no_plan_exceeds_its_bounds() {
                 group: rng.within(0, 3) as u64,
                 computed,
                 pending,
+                expected: rng.within(0, 60),
                 blocks,
                 unshared_blocks: rng.within(0, blocks),
                 is_decoding,
@@ -123,6 +126,7 @@ fn no_plan_exceeds_its_bounds() {
                 tokens,
                 hit_tokens: hit_blocks * block_tokens,
                 revived_blocks: rng.within(0, hit_blocks),
+                expected: rng.within(0, 60),
             });
         }
         let limits = Limits {
@@ -245,4 +249,56 @@ fn service_is_shared_over_time() {
     }
     let (least, most) = (served.values().min().unwrap(), served.values().max().unwrap());
     assert!(most - least < most / 5, "{served:?}");
+}
+
+/// With the lengths known, the peak is what a simulation of the sequences side by side comes to, or at most one
+/// block for each of them more.
+#[test]
+fn the_peak_is_that_of_the_future() {
+    let mut rng = Rng(11);
+    for case in 0..5_000 {
+        let block_tokens = rng.within(1, 16);
+        let n = rng.within(1, 12);
+        // (tokens, blocks held, of them its own, tokens to come)
+        let all: Vec<[usize; 4]> = (0..n)
+            .map(|_| {
+                let tokens = rng.within(1, 60);
+                let held = tokens.div_ceil(block_tokens);
+                [tokens, held, rng.within(0, held), rng.within(0, 80)]
+            })
+            .collect();
+        let growths = all
+            .iter()
+            .map(|&[tokens, held, own, to_come]| Growth {
+                unplaced: tokens as i64 - (held * block_tokens) as i64,
+                tokens: to_come,
+                freed_blocks: own,
+            })
+            .collect();
+        let peak = peak_blocks(growths, block_tokens);
+        let needed = |now: usize| -> i64 {
+            let of = |&[tokens, held, own, to_come]: &[usize; 4]| match to_come >= now {
+                true => (tokens + now).div_ceil(block_tokens) as i64 - held as i64,
+                false => -(own as i64),
+            };
+            all.iter().map(of).sum()
+        };
+        let simulated = (0..=80).map(needed).max().unwrap();
+        assert!(peak >= simulated && peak <= simulated.max(0) + n as i64, "case {case}: {peak}, {simulated}");
+    }
+}
+
+#[test]
+fn who_would_not_last_waits_unless_it_is_owed_a_turn() {
+    let running = Running { expected: 100, ..running(1, 1) };
+    let next = Waiting { expected: 100, ..waiting(2, 8) };
+    let tight = Limits { blocks: 40, ..limits() };
+    assert!(plan(&tight, &[running], &[next]).admit.is_empty(), "26 and 28 blocks are not there");
+    assert_eq!(plan(&Limits { blocks: 60, ..limits() }, &[running], &[next]).admit, [2]);
+    assert_eq!(plan(&tight, &[], &[next]).admit, [2], "one alone has to try");
+    let soon = Running { expected: 4, ..running };
+    assert_eq!(plan(&tight, &[soon], &[next]).admit, [2], "the other one will have ended");
+    let crowd = [running, Running { id: 3, ..running }];
+    let lone = plan(&tight, &crowd, &[Waiting { group: 9, ..next }]);
+    assert_eq!((lone.preempt, lone.admit), (vec![3], vec![2]));
 }

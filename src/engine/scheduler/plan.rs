@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use super::foresight::{Growth, peak_blocks};
 use crate::engine::handle::SequenceId;
 
 /// What a step may use.
@@ -27,6 +28,8 @@ pub struct Running {
     /// Positions in the KV cache, and tokens that are to be computed after them.
     pub computed: usize,
     pub pending: usize,
+    /// Tokens that are expected to come after those.
+    pub expected: usize,
     /// Blocks it holds, and those of them that would become available if it left.
     pub blocks: usize,
     pub unshared_blocks: usize,
@@ -46,6 +49,8 @@ pub struct Waiting {
     pub hit_tokens: usize,
     /// Of those blocks, the ones nobody holds: using them takes them from the available ones.
     pub revived_blocks: usize,
+    /// Tokens that are expected to come after `tokens`.
+    pub expected: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +100,8 @@ struct Draft<'a> {
     /// Per running sequence; `None`: it leaves.
     shares: Vec<Option<Share>>,
     admitted: Vec<(SequenceId, usize)>,
+    /// What those who were let in are expected to need.
+    admitted_growths: Vec<Growth>,
     preempted: Vec<SequenceId>,
     /// Sequences per group, after the changes so far.
     group_sizes: HashMap<u64, usize>,
@@ -120,6 +127,7 @@ impl<'a> Draft<'a> {
             blocks_left: limits.blocks,
             shares: vec![Some(Share::default()); running.len()],
             admitted: Vec::new(),
+            admitted_growths: Vec::new(),
             preempted: Vec::new(),
             group_sizes,
             has_made_fair: false,
@@ -174,10 +182,11 @@ impl<'a> Draft<'a> {
     /// Lets a request in, if need be in the place of others. False: it has to wait, and so has whoever stands
     /// behind it, or a large request would wait for ever.
     fn admit(&mut self, one: &Waiting) -> bool {
-        if !self.has_room(one) && !self.make_room(one) {
+        if !(self.has_room(one) && self.will_last(one)) && !self.make_room(one) {
             return false;
         }
         self.blocks_left -= self.blocks_for(one);
+        self.admitted_growths.push(self.growth_of(one));
         let rows = (one.tokens - one.hit_tokens).min(self.rows_left);
         self.rows_left -= rows;
         self.admitted.push((one.id, rows));
@@ -202,15 +211,46 @@ impl<'a> Draft<'a> {
         n_others < self.limits.sequences && self.blocks_for(one) + n_others <= self.blocks_left
     }
 
+    /// Whether the blocks last until all have ended, if answers get as long as expected. One that would run
+    /// alone has to try.
+    fn will_last(&self, one: &Waiting) -> bool {
+        let mut growths = self.admitted_growths.clone();
+        growths.extend(self.staying().map(|index| {
+            let (one, share) = (&self.running[index], self.shares[index].unwrap_or_default());
+            let held = (one.blocks + share.new_blocks) * self.limits.block_tokens;
+            Growth {
+                unplaced: (one.computed + one.pending) as i64 - held as i64,
+                tokens: one.expected,
+                freed_blocks: one.unshared_blocks + share.new_blocks,
+            }
+        }));
+        if growths.is_empty() {
+            return true;
+        }
+        growths.push(self.growth_of(one));
+        let left = self.blocks_left as i64 - self.blocks_for(one) as i64;
+        peak_blocks(growths, self.limits.block_tokens) <= left
+    }
+
+    fn growth_of(&self, one: &Waiting) -> Growth {
+        let blocks = one.tokens.div_ceil(self.limits.block_tokens);
+        Growth {
+            unplaced: one.tokens as i64 - (blocks * self.limits.block_tokens) as i64,
+            tokens: one.expected,
+            freed_blocks: blocks - one.hit_tokens / self.limits.block_tokens,
+        }
+    }
+
     /// Preempts sequences of lower priority; or, once a step and for a group that has nothing running, some
-    /// of a group that has several. Only before anyone was let in: their hits were counted as held.
+    /// of a group that has several: one, and more until there is room for now. Only before anyone was let in:
+    /// their hits were counted as held.
     fn make_room(&mut self, one: &Waiting) -> bool {
         if !self.admitted.is_empty() {
             return false;
         }
         let mut draft = self.clone();
         let is_left_out = draft.group_sizes.get(&one.group).copied().unwrap_or(0) == 0;
-        while !draft.has_room(one) {
+        while draft.preempted.len() == self.preempted.len() || !draft.has_room(one) {
             let sizes = &draft.group_sizes;
             let size_of = |index: usize| sizes.get(&draft.running[index].group).copied().unwrap_or(0);
             let victim = draft

@@ -235,6 +235,7 @@ fn pack_blocks(
     }
 }
 
+#[inline]
 fn put_block(kind: BlockKind, block: &ggml::Block, lane: usize, out: &mut [u8]) {
     let mut put_f32 = |vector: usize, value: f32| {
         let at = vector * 64 + lane * 4;
@@ -247,13 +248,25 @@ fn put_block(kind: BlockKind, block: &ggml::Block, lane: usize, out: &mut [u8]) 
     if kind.min {
         put_f32(1, block.m);
     }
+    let words: [u32; 8] = std::array::from_fn(|group| {
+        u32::from_ne_bytes(std::array::from_fn(|byte| block.q[group * 4 + byte]))
+    });
     let quants = &mut out[kind.quants_at()..];
-    for (k, &q) in block.q.iter().enumerate() {
-        let (group, byte) = (k / 4, k % 4);
-        let group_in_file = if kind.nibbles { group % 4 } else { group };
-        let at = group_in_file * 64 + lane * 4 + byte;
-        if kind.nibbles && group >= 4 { quants[at] |= q << 4 } else { quants[at] |= q }
+    if kind.nibbles {
+        for group in 0..4 {
+            put_word(words[group] | words[group + 4] << 4, group, lane, quants);
+        }
+    } else {
+        for (group, &word) in words.iter().enumerate() {
+            put_word(word, group, lane, quants);
+        }
     }
+}
+
+/// Puts four quants of a lane into their group.
+fn put_word(word: u32, group: usize, lane: usize, quants: &mut [u8]) {
+    let at = group * 64 + lane * 4;
+    quants[at..at + 4].copy_from_slice(&word.to_ne_bytes());
 }
 
 impl Packed {

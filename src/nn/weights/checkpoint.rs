@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -229,7 +229,7 @@ fn open_gguf(path: &Path) -> Result<Checkpoint, Error> {
     let io = |source| Error::io(path, source);
     let handle = File::open(path).map_err(io)?;
     let file_bytes = handle.metadata().map_err(io)?.len();
-    let content = Content::read(&mut BufReader::new(handle))
+    let content = Content::read(&mut Tracked { inner: BufReader::new(handle), position: 0 })
         .map_err(|e| Error::corrupt(path, format!("header: {e}")))?;
     let mut tensors = Vec::with_capacity(content.tensor_infos.len());
     for (name, info) in &content.tensor_infos {
@@ -252,6 +252,31 @@ fn open_gguf(path: &Path) -> Result<Checkpoint, Error> {
     let divisors = divisors.map(|tensor| Reader::new().floats(tensor, &mut |_| ())).transpose()?;
     let config = arch::gguf::config(path, &content, divisors)?;
     build(config, Scheme::Gguf, path.into(), vec![path.into()], tensors, Some(content))
+}
+
+/// Knows where it is without asking the system, which candle wants to know at every string of a header.
+struct Tracked {
+    inner: BufReader<File>,
+    position: u64,
+}
+
+impl Read for Tracked {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(out)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for Tracked {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = self.inner.seek(to)?;
+        Ok(self.position)
+    }
+
+    fn stream_position(&mut self) -> io::Result<u64> {
+        Ok(self.position)
+    }
 }
 
 /// Reads tensors through handles that stay open, into one reused buffer.

@@ -50,9 +50,15 @@ fn half(raw: &[u8], at: usize) -> f32 {
     f16::from_le_bytes([raw[at], raw[at + 1]]).to_f32()
 }
 
-/// Value `j` of 32 nibbles: the first half lies in the low, the second in the high ones.
-fn nibble(quants: &[u8], j: usize) -> u8 {
-    if j < 16 { quants[j] & 15 } else { quants[j - 16] >> 4 }
+/// 32 nibbles: the first half lies in the low, the second in the high ones.
+fn nibbles(quants: &[u8]) -> [u8; 32] {
+    let quants: &[u8; 16] = quants[..16].try_into().expect("a slice of 16");
+    let mut q = [0; 32];
+    let (low, high) = q.split_at_mut(16);
+    for ((low, high), byte) in low.iter_mut().zip(high).zip(quants) {
+        (*low, *high) = (byte & 15, byte >> 4);
+    }
+    q
 }
 
 fn legacy(dtype: GgmlDType, raw: &[u8]) -> Block {
@@ -61,10 +67,11 @@ fn legacy(dtype: GgmlDType, raw: &[u8]) -> Block {
     let m = if has_min { half(raw, 2) } else { 0.0 };
     let rest = &raw[if has_min { 4 } else { 2 }..];
     let q = match dtype {
-        GgmlDType::Q4_0 | GgmlDType::Q4_1 => std::array::from_fn(|j| nibble(rest, j)),
+        GgmlDType::Q4_0 | GgmlDType::Q4_1 => nibbles(rest),
         GgmlDType::Q5_0 | GgmlDType::Q5_1 => {
             let high = u32::from_le_bytes([rest[0], rest[1], rest[2], rest[3]]);
-            std::array::from_fn(|j| nibble(&rest[4..], j) | (((high >> j) & 1) as u8) << 4)
+            let low = nibbles(&rest[4..]);
+            std::array::from_fn(|j| low[j] | (((high >> j) & 1) as u8) << 4)
         }
         // signed bytes, shifted by 128
         _ => std::array::from_fn(|j| rest[j] ^ 0x80),
