@@ -129,7 +129,8 @@ fn write_adapter(dir: &Path, config: &ModelConfig, rank: usize, seed: u64) {
     candle_core::safetensors::save(&tensors, dir.join("adapter_model.safetensors")).unwrap();
 }
 
-/// What a step costs with none, one and three adapters over all rows: medians of interleaved rounds.
+/// What a step costs with none, one and three adapters over all rows, and with one merged into a copy of the
+/// base: medians of interleaved rounds.
 #[test]
 #[ignore = "needs a checkpoint that is not in the repository"]
 fn cost_of_adapters_on_a_real_checkpoint() {
@@ -152,6 +153,7 @@ fn cost_of_adapters_on_a_real_checkpoint() {
         {
             let rows: Vec<Vec<u32>> = (0..sequences).map(|i| vec![100 + i as u32; n]).collect();
             let mut times: [Vec<Duration>; 3] = Default::default();
+            let mut merged = Vec::new();
             for round in 0..ROUNDS * 3 {
                 let n_adapters = [0, 1, 3][round % 3];
                 let mut step = batch(sequences, 0, &rows);
@@ -163,15 +165,28 @@ fn cost_of_adapters_on_a_real_checkpoint() {
                 model.forward(&step).unwrap();
                 times[round % 3].push(start.elapsed());
             }
-            let [none, one, three] = times.map(|mut times| {
+            let start = Instant::now();
+            model.merge(slots[0]).unwrap();
+            let merge_s = start.elapsed().as_secs_f64();
+            for _ in 0..ROUNDS {
+                let mut step = batch(sequences, 0, &rows);
+                step.spans.iter_mut().for_each(|span| span.adapter = Some(slots[0]));
+                let start = Instant::now();
+                model.forward(&step).unwrap();
+                merged.push(start.elapsed());
+            }
+            model.unmerge();
+            let median = |mut times: Vec<Duration>| {
                 times.sort_unstable();
                 times[ROUNDS / 2].as_secs_f64() * 1e3
-            });
+            };
+            let [none, one, three] = times.map(median);
             println!(
                 "rank {rank}, {sequences} sequences of {n} rows: {none:.1} ms, one adapter {:.2} times, three {:.2} \
-                 (neighbours share one: {grouped})",
+                 (neighbours share one: {grouped}), one merged in {merge_s:.2} s {:.2}",
                 one / none,
-                three / none
+                three / none,
+                median(merged) / none
             );
         }
         slots.into_iter().for_each(|slot| model.remove_adapter(slot));
