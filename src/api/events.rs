@@ -16,8 +16,9 @@ use super::body::Params;
 use super::jobs::list::{check_page, read_page};
 use super::models::view::{Queue, read_list};
 use super::problem::ApiError;
-use super::sse::{self, MINOR};
+use super::sse::{self, MINOR, PATIENCE};
 use super::state::State;
+use crate::domain::code::Code;
 use crate::domain::model::ModelStatus;
 use crate::wire::job::{JobPage, JobsQuery};
 use crate::wire::model::ModelList;
@@ -136,8 +137,12 @@ impl Watch {
     }
 
     async fn look_at_jobs(&mut self) {
-        self.queue = Queue::read(&self.state).await;
-        match read_page(&self.state, &self.query).await {
+        let (state, query) = (&self.state, &self.query);
+        let reading = async { (Queue::read(state).await, read_page(state, query).await) };
+        let read = tokio::time::timeout(PATIENCE, reading).await;
+        let (queue, jobs) = read.unwrap_or_else(|late| (None, Err(ApiError::hidden(Code::DatabaseUnavailable, &late))));
+        self.queue = queue;
+        match jobs {
             Ok(jobs) => {
                 if self.is_away || is_news(&jobs, self.jobs.as_ref(), lasting_jobs) {
                     self.ready.push_back(sse::event("jobs", &jobs));

@@ -14,6 +14,9 @@ use super::state::State;
 /// What changes by the clock alone (rates, ages) is told no more often than this.
 pub const MINOR: Duration = Duration::from_secs(2);
 
+/// A database that takes longer to answer is away, as far as a stream is concerned.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Tells a client how long a silence means nothing.
 const HEARTBEAT: HeaderName = HeaderName::from_static("heartbeat-ms");
 /// Proxies that know it pass each event on at once.

@@ -105,7 +105,14 @@ impl Page {
             json!(selector)
         );
         async move {
-            let place = self.until(&find).await;
+            let mut place = self.until(&find).await;
+            // what moves is clicked where it comes to rest
+            loop {
+                let next = self.until(&find).await;
+                if std::mem::replace(&mut place, next.clone()) == next {
+                    break;
+                }
+            }
             let (x, y) = (place["x"].as_f64().unwrap(), place["y"].as_f64().unwrap());
             self.mouse("mousePressed", x, y).await;
             self.mouse("mouseReleased", x, y).await;

@@ -1,5 +1,6 @@
 //! A server that can go away and come back at the same address, and a browser that looks at it.
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -39,9 +40,13 @@ pub fn config(models: Models, more: &str) -> String {
 
 impl Site {
     pub async fn start(dir: TempDir, config: &str) -> Self {
+        Self::start_with(dir, config, &[]).await
+    }
+
+    pub async fn start_with(dir: TempDir, config: &str, variables: &[(&str, &OsStr)]) -> Self {
         let alone = alone().await;
         let chrome = Chrome::start().await;
-        let server = Server::start_with(dir.path(), config, &[]);
+        let server = Server::start_with(dir.path(), config, variables);
         Self { client: server.client(), chrome, server, dir, _alone: alone }
     }
 

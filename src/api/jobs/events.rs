@@ -12,9 +12,10 @@ use tokio::time::Instant;
 use super::view::{self, Facts};
 use crate::api::body::JobPath;
 use crate::api::problem::ApiError;
-use crate::api::sse::{self, MINOR};
+use crate::api::sse::{self, MINOR, PATIENCE};
 use crate::api::state::State;
 use crate::domain::id::JobId;
+use crate::store::StoreError;
 use crate::wire::job::Job;
 
 /// Follow a job.
@@ -65,6 +66,18 @@ struct Watch {
 }
 
 impl Watch {
+    /// The job as it stands; `None`: it is gone.
+    async fn read(&self) -> Result<Option<Job>, StoreError> {
+        let reading = async {
+            let Some(row) = self.state.store.job(self.id).await? else { return Ok(None) };
+            Ok(Some(view::job(row, &Facts::gather(&self.state).await)))
+        };
+        match tokio::time::timeout(PATIENCE, reading).await {
+            Ok(read) => read,
+            Err(late) => Err(StoreError::Unavailable(std::io::Error::from(late).into())),
+        }
+    }
+
     async fn next(&mut self) -> Option<Event> {
         while !self.ended {
             if self.seen.is_some() {
@@ -74,8 +87,8 @@ impl Watch {
                     () = self.state.shutdown.requested() => return None,
                 }
             }
-            let job = match self.state.store.job(self.id).await {
-                Ok(Some(row)) => view::job(row, &Facts::gather(&self.state).await),
+            let job = match self.read().await {
+                Ok(Some(job)) => job,
                 Ok(None) => {
                     self.ended = true;
                     return Some(Event::default().event("gone").data("{}"));

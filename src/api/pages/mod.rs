@@ -1,10 +1,11 @@
 //! Pages for people: the dashboard, the documentation, the document itself. Plain files, embedded.
 
 use std::fmt::Write;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use axum::Json;
 use axum::extract::Path;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::problem::ApiError;
@@ -96,12 +97,25 @@ pub async fn docs() -> Response {
     params(("file" = String, Path, description = "One of the files that the pages name.", example = "base.css")),
     responses((status = 200, description = "The file.", body = String, content_type = "text/plain")),
 )]
-pub async fn asset(Path(file): Path<String>) -> Result<Response, ApiError> {
+pub async fn asset(Path(file): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
     let (_, kind, text) = ASSETS
         .into_iter()
         .find(|(name, _, _)| *name == file)
         .ok_or_else(|| ApiError::new(Code::NotFound, format!("no path /assets/{file}")))?;
-    Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], text).into_response())
+    // asked for at every visit, sent again only by another binary
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let tag = format!("\"{:x}\"", hasher.finish());
+    let kept = headers.get(header::IF_NONE_MATCH).is_some_and(|kept| kept.as_bytes() == tag.as_bytes());
+    let head = [
+        (header::CONTENT_TYPE, kind.to_string()),
+        (header::CACHE_CONTROL, "no-cache".to_string()),
+        (header::ETAG, tag),
+    ];
+    match kept {
+        true => Ok((StatusCode::NOT_MODIFIED, head).into_response()),
+        false => Ok((head, text).into_response()),
+    }
 }
 
 /// This document.

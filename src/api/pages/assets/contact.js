@@ -12,7 +12,8 @@ let wasTold = "";
 
 /** Something came from the server just now. */
 export function heard() {
-  asOf = Date.now();
+  // of a part only, while the database is away
+  if (state.kind !== "away") asOf = Date.now();
   draw();
 }
 

@@ -50,7 +50,7 @@ export function openJob(main, id, firstQuery) {
       render(top, crumbs(), h("h1", { key: "h" }, "Job"), h("p", { key: "p", class: "muted" }, "Reading …"));
       return;
     }
-    render(top, crumbs(), head(), waiting(), h("div", { key: "grid", class: "grid" }, progress(), speed()), errorGroups(job, errors, isFresh(), readMore));
+    render(top, crumbs(), head(), waiting(), h("div", { key: "grid", class: "grid" }, progress(), speed()), errorGroups(job, errors, isFresh(), () => { stream.again(); readMore(); }));
   }
 
   const crumbs = () => h("nav", { key: "crumbs", class: "crumbs", "aria-label": "Breadcrumb" }, h("a", { href: "/" }, "Jobs"), " / ", h("span", { class: "id" }, shortId(id)));
@@ -75,7 +75,8 @@ export function openJob(main, id, firstQuery) {
 
   function waiting() {
     if (job.waiting_for.length === 0 || isFinal(job)) return null;
-    return h("section", { key: "waiting", class: "why", "aria-labelledby": "waiting-title" },
+    const isCalm = job.waiting_for.every((wait) => wait.reason === "queued");
+    return h("section", { key: "waiting", class: `why${isCalm ? " calm" : ""}`, "aria-labelledby": "waiting-title" },
       h("h2", { id: "waiting-title" }, "Why is it waiting?"),
       h("ul", null, job.waiting_for.map((wait) => h("li", { key: wait.model, class: wait.reason === "queued" ? "" : "warn", "data-reason": wait.reason },
         h("strong", null, plural(wait.items, "item")), ` ${wait.items === 1 ? "waits" : "wait"} for `, h("a", { href: link("/", { model: wait.model }) }, wait.model), ` (${words(wait.model_state)}): `, wait.detail))));

@@ -70,6 +70,7 @@ export function openOverview(main, firstQuery) {
     const { state, task, model, after } = query;
     stream = follow(link("/v1/events", { state, task, model, after }), {
       onEvent,
+      endsAway: (name) => name === "jobs",
       onState(next) {
         refusal = next.kind === "refused" ? next.reason : null;
         show(next, () => stream.again());

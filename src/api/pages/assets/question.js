@@ -13,7 +13,11 @@ export function confirm({ title, text, yes }) {
       h("div", { class: "actions" },
         h("button", { type: "button", onclick: () => answer("no") }, "Keep"),
         h("button", { type: "button", class: "danger", onclick: () => answer("yes") }, yes)));
-    dialog.onclick = (event) => { if (event.target === dialog) answer("no"); };
+    dialog.onpointerdown = ({ target, clientX: x, clientY: y }) => {
+      const box = dialog.getBoundingClientRect();
+      const isBeside = x < box.left || x > box.right || y < box.top || y > box.bottom;
+      if (target === dialog && isBeside) answer("no");
+    };
     dialog.onclose = () => resolve(dialog.returnValue === "yes");
     dialog.showModal();
   });

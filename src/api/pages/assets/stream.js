@@ -14,15 +14,17 @@ const HIDDEN_MS = 20000;
  * Follows `url` until `close()` is called. `onEvent(name, data)` for each event; `onState({ kind, … })` when the
  * connection's state changes: `connecting`, `live`, `away` (the server lives, its database does not answer),
  * `lost` (with `reason` and `retryAt`), `paused` (nobody looks), `refused` (trying again cannot help), `ended`
- * (the server has said the last there is to say; it is asked again after `again_ms`).
+ * (`isLast` of the event's name: the server has said the last there is to say; it is asked again after `againMs`).
+ * Only an event of which `endsAway` is true shows that the database answers again.
  */
-export function follow(url, { onEvent, onState, isLast = () => false, againMs = 10000 }) {
+export function follow(url, { onEvent, onState, isLast = () => false, endsAway = () => true, againMs = 10000 }) {
   let isClosed = false;
   let abort = null;
   let failures = 0;
   let timer = 0;
   let hideTimer = 0;
   let kind = "";
+  let isPaused = false;
 
   const tell = (state) => {
     kind = state.kind;
@@ -33,7 +35,8 @@ export function follow(url, { onEvent, onState, isLast = () => false, againMs = 
     clearTimeout(timer);
     abort = new AbortController();
     const own = abort;
-    if (kind !== "lost" && kind !== "ended") tell({ kind: "connecting" });
+    // what was told of an old connection holds until the new one has brought something
+    if (kind === "" || kind === "live") tell({ kind: "connecting" });
     let reason = "the server closed the connection";
     let isOver = false;
     let watchdog = 0;
@@ -55,23 +58,22 @@ export function follow(url, { onEvent, onState, isLast = () => false, againMs = 
       };
       beat();
       for await (const event of events(response.body, beat)) {
-        if (isClosed || own.signal.aborted) return;
+        if (isClosed || own !== abort) return;
         failures = 0;
         if (event.name === "unavailable") {
           tell({ kind: "away" });
           continue;
         }
-        if (kind !== "live") tell({ kind: "live" });
+        if (kind !== "live" && (kind !== "away" || endsAway(event.name))) tell({ kind: "live" });
         onEvent(event.name, event.data);
         isOver = isLast(event.name);
       }
     } catch (error) {
-      if (isClosed || kind === "paused") return;
       if (!own.signal.aborted) reason = error instanceof TypeError ? "the server cannot be reached" : error.message;
     } finally {
       clearTimeout(watchdog);
     }
-    if (isClosed || kind === "paused" || own !== abort) return;
+    if (isClosed || isPaused || own !== abort) return;
     if (isOver) {
       tell({ kind: "ended" });
       timer = setTimeout(connect, againMs);
@@ -85,6 +87,7 @@ export function follow(url, { onEvent, onState, isLast = () => false, againMs = 
 
   function again() {
     if (isClosed || kind === "live") return;
+    isPaused = false;
     failures = 0;
     abort?.abort();
     connect();
@@ -95,6 +98,7 @@ export function follow(url, { onEvent, onState, isLast = () => false, againMs = 
     if (document.hidden) {
       hideTimer = setTimeout(() => {
         clearTimeout(timer);
+        isPaused = true;
         tell({ kind: "paused" });
         abort?.abort();
       }, HIDDEN_MS);
