@@ -12,6 +12,8 @@ mod support {
 mod client;
 #[path = "api/connections.rs"]
 mod connections;
+#[path = "api/dashboard.rs"]
+mod dashboard;
 #[path = "api/document.rs"]
 mod document;
 #[path = "api/errors.rs"]

@@ -15,6 +15,7 @@
 mod batches;
 mod body;
 mod chat;
+mod events;
 mod files;
 mod health;
 mod jobs;
@@ -25,6 +26,7 @@ mod pages;
 mod problem;
 mod routes;
 mod serve;
+mod sse;
 mod state;
 mod validate;
 

@@ -15,7 +15,7 @@ use utoipa_axum::routes;
 
 use super::problem::Shape;
 use super::state::State;
-use super::{batches, chat, files, health, jobs, layers, metrics, models, pages};
+use super::{batches, chat, events, files, health, jobs, layers, metrics, models, pages};
 use crate::domain::code::Code;
 use crate::wire::openai::ErrorBody;
 use crate::wire::problem::{MEDIA_TYPE, Problem};
@@ -30,6 +30,8 @@ fn quick_routes() -> OpenApiRouter<State> {
         .routes(routes!(jobs::schema::result_schema))
         .routes(routes!(jobs::export::export_job))
         .routes(routes!(jobs::events::job_events))
+        .routes(routes!(jobs::errors::job_errors))
+        .routes(routes!(jobs::throughput::job_throughput))
         .routes(routes!(jobs::change::cancel_job))
         .routes(routes!(jobs::change::retry_job))
         .routes(routes!(models::model_states))
@@ -43,12 +45,14 @@ fn quick_routes() -> OpenApiRouter<State> {
         .routes(routes!(batches::create_batch, batches::list_batches))
         .routes(routes!(batches::get_batch))
         .routes(routes!(batches::cancel_batch))
+        .routes(routes!(events::service_events))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
         .routes(routes!(metrics::metrics))
         .routes(routes!(pages::openapi))
         .routes(routes!(pages::docs))
         .routes(routes!(pages::index))
+        .routes(routes!(pages::job))
         .routes(routes!(pages::asset))
 }
 

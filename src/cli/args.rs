@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::demo::known_models;
+use crate::domain::code::Code;
 use crate::domain::task::Task;
 
 #[derive(Debug, Parser)]
@@ -69,8 +70,13 @@ pub enum Command {
     Results(ResultsArguments),
     /// End a job: waiting items at once, running ones within a step
     Cancel { job: String },
-    /// Run a finished job's failed items again
-    Retry { job: String },
+    /// Run failed items of a job again
+    Retry {
+        job: String,
+        /// Only items that failed with this code
+        #[arg(long)]
+        code: Option<Code>,
+    },
     /// Delete a job with its items and results
     Delete { job: String },
     /// Show models and their readiness, or load and unload one

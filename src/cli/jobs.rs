@@ -17,6 +17,7 @@ use super::output::{connect, print, print_json};
 use super::progress::JobProgress;
 use super::report;
 use crate::client::Client;
+use crate::domain::code::Code;
 use crate::domain::job::{Class, JobState};
 use crate::domain::task::Task;
 use crate::store::introspect::{Patience, read_postgres};
@@ -299,8 +300,8 @@ pub async fn cancel(global: &Global, job: &str) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-pub async fn retry(global: &Global, job: &str) -> Result<Exit> {
-    let retried = connect(global)?.retry(parse(job)?).await?;
+pub async fn retry(global: &Global, job: &str, code: Option<Code>) -> Result<Exit> {
+    let retried = connect(global)?.retry(parse(job)?, code).await?;
     if global.json {
         print_json(&retried)?;
     } else {

@@ -65,7 +65,7 @@ async fn run(global: &Global, command: &Command) -> Result<Exit> {
         Command::Watch { job, timeout } => jobs::watch(global, job, *timeout).await,
         Command::Results(args) => jobs::results(global, args).await,
         Command::Cancel { job } => jobs::cancel(global, job).await,
-        Command::Retry { job } => jobs::retry(global, job).await,
+        Command::Retry { job, code } => jobs::retry(global, job, *code).await,
         Command::Delete { job } => jobs::delete(global, job).await,
         Command::Models(args) => models::run(global, args).await,
         Command::Migrate(args) => serve::migrate(global, args).await,

@@ -11,8 +11,9 @@ use tokio_stream::wrappers::LinesStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 use uuid::Uuid;
 
+use crate::domain::code::Code;
 use crate::wire::health::Health;
-use crate::wire::job::{Job, JobPage, JobsQuery, Retried};
+use crate::wire::job::{Job, JobPage, JobsQuery, Retried, RetryQuery};
 use crate::wire::model::{Model, ModelList, StatusMap, WaitQuery};
 use crate::wire::problem::Problem;
 use crate::wire::result::{ExportFormat, ExportQuery, ItemResult, ResultPage, ResultsQuery, SchemaQuery};
@@ -173,8 +174,9 @@ impl Client {
         self.json(self.call(Method::POST, &format!("/v1/jobs/{id}/cancel"))).await
     }
 
-    pub async fn retry(&self, id: Uuid) -> Result<Retried, ClientError> {
-        self.json(self.call(Method::POST, &format!("/v1/jobs/{id}/retry"))).await
+    /// Runs failed items again: all, or those that failed with `code`.
+    pub async fn retry(&self, id: Uuid, code: Option<Code>) -> Result<Retried, ClientError> {
+        self.json(self.call(Method::POST, &format!("/v1/jobs/{id}/retry")).query(&RetryQuery { code })).await
     }
 
     pub async fn delete(&self, id: Uuid) -> Result<(), ClientError> {

@@ -8,6 +8,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::base::{Base, Bases, Held, Phase};
+use super::budget::Device;
 use super::error::ModelError;
 use super::inspect;
 use super::lifecycle::{self, Command, Lifecycle, Shared};
@@ -252,6 +253,11 @@ impl Manager {
                 .as_ref()
                 .map(|served| served.context_tokens()),
         })
+    }
+
+    /// The device at this moment.
+    pub fn device(&self) -> Device {
+        self.inner.bases.device_now()
     }
 
     /// Bytes that plans have booked for all that is loaded or being loaded; a shared base counts once.

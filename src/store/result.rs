@@ -1,4 +1,4 @@
-//! Reading results: pages by key while the job runs, errors by code, and a finished stage with its inputs.
+//! Reading results: pages by key while the job runs, and a finished stage with its inputs.
 
 use chrono::{DateTime, Utc};
 use futures::Stream;
@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::words::At;
 use super::{Store, StoreError};
-use crate::domain::code::Code;
 use crate::domain::id::{JobId, Seq};
 use crate::domain::item::{ItemDraft, Outcome, OutcomeKind};
 use crate::domain::task::Stage;
@@ -136,19 +135,6 @@ impl Store {
         }
         tx.rollback().await?;
         Ok(ResultPage { rows, settled_before: marks.settled })
-    }
-
-    /// Failed items of a job by code, most frequent first.
-    pub async fn errors_by_code(&self, job: JobId) -> Result<Vec<(Code, i64)>, StoreError> {
-        let rows = sqlx::query!(
-            r#"select error_code as "code!", count(*) as "items!" from results
-               where job_id = $1 and outcome = 'failed' group by error_code order by 2 desc, 1"#,
-            job.0
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        let at = At { table: "results", column: "error_code", row: &job };
-        rows.into_iter().map(|row| Ok((at.code(&row.code)?, row.items))).collect()
     }
 
     /// Every item of a job, or of one of its stages, with its answer, by seq, streamed.

@@ -6,14 +6,15 @@
 use super::finish::lock_job;
 use super::submit::notify_work;
 use super::{Store, StoreError};
+use crate::domain::code::Code;
 use crate::domain::id::JobId;
 use crate::domain::job::JobState;
 
 impl Store {
     /// Lets the failed items of a job's ended chunks wait again, with fresh tries; returns how many. A
     /// completed or failed job runs again; a cancelled one is refused. A job that failed between stages is
-    /// handed over again, even when no item had failed.
-    pub async fn retry_failed(&self, id: JobId) -> Result<i64, StoreError> {
+    /// handed over again, even when no item had failed. With `only`, what failed with another code stays failed.
+    pub async fn retry_failed(&self, id: JobId, only: Option<Code>) -> Result<i64, StoreError> {
         let mut tx = self.pool.begin().await?;
         lock_job(&mut tx, id).await?;
         let state = sqlx::query_scalar!(r#"select state::text as "state!" from jobs where id = $1"#, id.0)
@@ -36,6 +37,7 @@ impl Store {
                      select c.id as chunk, s.seq from source c
                      cross join lateral chunk_seqs(c.lo, c.hi, c.seqs) s (seq)) owned
                  where r.job_id = $1 and r.outcome = 'failed' and r.seq = owned.seq
+                   and ($2::text is null or r.error_code = $2)
                  returning owned.chunk, r.seq),
              failed as (select chunk, array_agg(seq order by seq) as seqs from gone group by chunk),
              made as (
@@ -53,11 +55,12 @@ impl Store {
                  from failed f where c.id = f.chunk)
              select model, sum(n_items) as "items!" from made group by model"#,
             id.0,
+            only.map(Code::as_str),
         )
         .fetch_all(&mut *tx)
         .await?;
         let items: i64 = moved.iter().map(|row| row.items).sum();
-        if items > 0 || state == JobState::Failed.as_str() {
+        if items > 0 || (only.is_none() && state == JobState::Failed.as_str()) {
             sqlx::query!(
                 "update jobs set state = 'running', started_at = coalesce(started_at, now()), finished_at = null,
                         error_code = null, error = null, handed_over_at = null, expires_at = null, retried_at = now()

@@ -30,6 +30,9 @@ pub struct Job {
     pub finished_at: Option<DateTime<Utc>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
+    /// When failed items were last sent back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retried_at: Option<DateTime<Utc>>,
     /// Items of all stages made so far; a later stage's items appear when the stage before has ended.
     pub counts: Counts,
     pub stages: Vec<StageProgress>,
@@ -122,6 +125,38 @@ pub struct Throughput {
     pub eta_s: Option<f64>,
 }
 
+/// How fast a job went, from its beginning to its end or to now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ThroughputHistory {
+    /// Absent, as `until`, while nothing has been claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<DateTime<Utc>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+    /// Length of each interval.
+    pub interval_s: f64,
+    /// One after the other, without gaps. The items of a chunk are spread evenly over the time it took.
+    pub intervals: Vec<Rates>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Rates {
+    pub items_per_s: f64,
+    pub prompt_tokens_per_s: f64,
+    pub output_tokens_per_s: f64,
+}
+
+/// `GET /v1/jobs/{id}/throughput`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ThroughputQuery {
+    /// Into how many intervals the time is cut; default 60.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 1, maximum = 1000)]
+    pub intervals: Option<u32>,
+}
+
 /// Why items of one model wait.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WaitingFor {
@@ -189,6 +224,16 @@ pub struct JobsQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1)]
     pub limit: Option<u32>,
+}
+
+/// `POST /v1/jobs/{id}/retry`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct RetryQuery {
+    /// Only items that failed with this code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Code>,
 }
 
 /// What a retry did.

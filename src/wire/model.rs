@@ -19,6 +19,24 @@ pub struct ModelList {
     /// `list`.
     pub object: String,
     pub data: Vec<Model>,
+    /// Of the device; ours, as most of each model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<DeviceMemory>,
+}
+
+/// A device's memory and what the models of this process take of it; a shared base counts once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceMemory {
+    /// Absent, as `available_bytes`, where the machine does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_bytes: Option<u64>,
+    /// Free, or freed on demand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub available_bytes: Option<u64>,
+    /// Planned for all that is loaded or being loaded.
+    pub planned_bytes: u64,
+    /// Allocated by models, as the sum of their `memory.in_use_bytes`.
+    pub in_use_bytes: u64,
 }
 
 /// A configured model. `id`, `object`, `created` and `owned_by` are OpenAI's; the rest is ours.

@@ -1,5 +1,6 @@
 //! Results of items, as pages and as lines.
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -17,6 +18,9 @@ pub struct ItemResult {
     pub seq: i64,
     pub stage: Stage,
     pub outcome: OutcomeKind,
+    /// What was asked: a text, or a part of the schema. Only where the query asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
     /// Of a `succeeded` item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
@@ -26,6 +30,11 @@ pub struct ItemResult {
     pub usage: Usage,
     /// Wall time from hand-over to the engine to the last token.
     pub latency_ms: i64,
+    /// Tries since the item was submitted or sent back by a retry; 0 of an item that was cancelled or expired.
+    #[serde(default)]
+    pub attempts: i16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<DateTime<Utc>>,
 }
 
 /// Why an item failed.
@@ -33,6 +42,28 @@ pub struct ItemResult {
 pub struct ItemError {
     pub code: Code,
     pub message: String,
+}
+
+/// Items of a job that failed with the same code in the same stage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorGroup {
+    pub code: Code,
+    /// What the code means.
+    pub about: String,
+    pub stage: Stage,
+    pub items: i64,
+    /// `seq` of the first of them, and its message.
+    pub first: i64,
+    pub message: String,
+    /// Whether a retry would run them again: the next stage has used an earlier one's failures already.
+    pub can_retry: bool,
+}
+
+/// `GET /v1/jobs/{id}/errors`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ErrorGroups {
+    /// Most frequent first.
+    pub errors: Vec<ErrorGroup>,
 }
 
 /// A page of results.
@@ -62,6 +93,9 @@ pub struct ResultsQuery {
     /// Only results of this outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<OutcomeKind>,
+    /// With what was asked of each item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<bool>,
     /// Of the NDJSON stream: wait for the results of a running job until it ends. Lines then come in order of
     /// `seq` without gaps, so that `after` the last line resumes with none missed and none doubled.
     #[serde(default, skip_serializing_if = "Option::is_none")]

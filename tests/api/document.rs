@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::harness::start;
 
 /// Paths of DESIGN's table that this service has to have.
-const PATHS: [(&str, &str); 36] = [
+const PATHS: [(&str, &str); 40] = [
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs"),
     ("get", "/v1/jobs/{id}"),
@@ -17,6 +17,9 @@ const PATHS: [(&str, &str); 36] = [
     ("get", "/v1/jobs/{id}/schema"),
     ("get", "/v1/jobs/{id}/export"),
     ("get", "/v1/jobs/{id}/events"),
+    ("get", "/v1/jobs/{id}/errors"),
+    ("get", "/v1/jobs/{id}/throughput"),
+    ("get", "/v1/events"),
     ("post", "/v1/jobs/{id}/cancel"),
     ("post", "/v1/jobs/{id}/retry"),
     ("get", "/api/models/status"),
@@ -41,6 +44,7 @@ const PATHS: [(&str, &str); 36] = [
     ("get", "/openapi.json"),
     ("get", "/docs"),
     ("get", "/"),
+    ("get", "/jobs/{id}"),
     ("get", "/assets/{file}"),
     // a second look at those that clients know by heart
     ("get", "/v1/models"),
@@ -69,8 +73,13 @@ async fn the_document_has_exactly_the_routes() {
             let concrete = path
                 .replace("{id}", "01890000-0000-7000-8000-000000000000")
                 .replace("{name}", "concept")
-                .replace("{file}", "style.css");
-            let query = if path.ends_with("/wait") { "?timeout=0" } else { "" };
+                .replace("{file}", "base.css");
+            let query = match path.as_str() {
+                "/v1/models/{name}/wait" => "?timeout=0",
+                // else it would go on for ever
+                "/v1/events" => "?limit=0",
+                _ => "",
+            };
             let answer = api.call(&method.to_uppercase(), &format!("{concrete}{query}")).await;
             let detail = serde_json::from_slice::<Value>(&answer.bytes).unwrap_or_default();
             let detail = detail["detail"].as_str().or(detail["error"]["message"].as_str());
@@ -132,7 +141,9 @@ async fn answers_are_what_the_document_says() {
     for (name, path) in [
         ("Job", format!("/v1/jobs/{id}")),
         ("JobPage", "/v1/jobs".into()),
-        ("ResultPage", format!("/v1/jobs/{id}/results")),
+        ("ResultPage", format!("/v1/jobs/{id}/results?input=true")),
+        ("ErrorGroups", format!("/v1/jobs/{id}/errors")),
+        ("ThroughputHistory", format!("/v1/jobs/{id}/throughput")),
         ("ModelList", "/v1/models".into()),
         ("Health", "/readyz".into()),
         ("Problem", "/nowhere".into()),
@@ -155,7 +166,7 @@ async fn pages_are_whole_and_need_nothing_from_elsewhere() {
         assert!(docs.text().contains(&format!("<tr id=\"{code}\">")), "{code}");
         assert!(docs.text().contains(code.about()), "{code}");
     }
-    for path in ["/", "/docs"] {
+    for path in ["/", "/jobs/anything", "/docs"] {
         let page = api.get(path).await;
         assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
         let policy = page.headers["content-security-policy"].to_str().unwrap();
@@ -163,7 +174,7 @@ async fn pages_are_whole_and_need_nothing_from_elsewhere() {
         assert_eq!(page.headers["x-content-type-options"], "nosniff");
     }
     for (file, kind) in
-        [("status.js", "text/javascript"), ("docs.js", "text/javascript"), ("style.css", "text/css")]
+        [("main.js", "text/javascript"), ("docs.js", "text/javascript"), ("base.css", "text/css")]
     {
         let answer = api.get(&format!("/assets/{file}")).await;
         assert!(answer.headers["content-type"].to_str().unwrap().starts_with(kind));

@@ -36,9 +36,14 @@ impl Server {
 
     /// In `dir`, with `config` as its `adit.toml` and nothing but `variables` to override it.
     pub fn start_with(dir: &Path, config: &str, variables: &[(&str, &OsStr)]) -> Self {
+        Self::start_at("127.0.0.1:0", dir, config, variables)
+    }
+
+    /// At an address of the test's choice: one that comes back where it was.
+    pub fn start_at(address: &str, dir: &Path, config: &str, variables: &[(&str, &OsStr)]) -> Self {
         std::fs::write(dir.join("adit.toml"), config).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_adit"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", address])
             .current_dir(dir)
             .env_remove("DATABASE_URL")
             .env("ADIT_DATA_DIR", dir.join("data"))

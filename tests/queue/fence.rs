@@ -123,7 +123,7 @@ async fn cancelling_ends_every_open_item_at_once() {
         seen.extend(page.iter().map(|row| row.seq));
     }
     assert_eq!(seen, (0..12).collect::<Vec<_>>());
-    assert!(matches!(store.retry_failed(job).await, Err(StoreError::InvalidState { .. })));
+    assert!(matches!(store.retry_failed(job, None).await, Err(StoreError::InvalidState { .. })));
     store.delete(job).await.unwrap();
     assert!(store.job(job).await.unwrap().is_none());
     assert_invariants(&store).await;
@@ -152,8 +152,8 @@ async fn failed_items_are_retried_and_tries_are_counted() {
     let second = claim(&store, WorkerId::new(), 4).await.remove(0);
     assert_eq!(second.tries, 1);
     assert_eq!(store.finish(&finish(&second, &results(&second))).await.unwrap(), Finished::JobCompleted(job));
-    assert_eq!(store.errors_by_code(job).await.unwrap().len(), 1);
-    assert_eq!(store.retry_failed(job).await.unwrap(), 1);
+    assert_eq!(store.failures(job).await.unwrap().len(), 1);
+    assert_eq!(store.retry_failed(job, None).await.unwrap(), 1);
     assert_invariants(&store).await;
     let third = claim(&store, WorkerId::new(), 4).await.remove(0);
     assert_eq!(store.finish(&finish(&third, &results(&third))).await.unwrap(), Finished::JobCompleted(job));

@@ -5,10 +5,10 @@ use axum::extract::State as Shared;
 use axum::http::StatusCode;
 
 use super::list::read_job;
-use crate::api::body::JobPath;
+use crate::api::body::{JobPath, Params};
 use crate::api::problem::ApiError;
 use crate::api::state::State;
-use crate::wire::job::{Job, Retried};
+use crate::wire::job::{Job, Retried, RetryQuery};
 
 /// Cancel a job. Waiting items end at once, running ones within a step; results so far are kept.
 #[utoipa::path(
@@ -20,16 +20,18 @@ pub async fn cancel_job(Shared(state): Shared<State>, JobPath(id): JobPath) -> R
     Ok(Json(read_job(&state, id).await?))
 }
 
-/// Run the failed items of a job again.
+/// Run the failed items of a job again, all or those that failed with one code.
 #[utoipa::path(
-    post, path = "/v1/jobs/{id}/retry", tag = "jobs", params(("id" = uuid::Uuid, Path, description = "The job.")),
+    post, path = "/v1/jobs/{id}/retry", tag = "jobs",
+    params(("id" = uuid::Uuid, Path, description = "The job."), RetryQuery),
     responses((status = 200, description = "How many items wait again.", body = Retried)),
 )]
 pub async fn retry_job(
     Shared(state): Shared<State>,
     JobPath(id): JobPath,
+    Params(query): Params<RetryQuery>,
 ) -> Result<Json<Retried>, ApiError> {
-    let items = state.store.retry_failed(id).await?;
+    let items = state.store.retry_failed(id, query.code).await?;
     Ok(Json(Retried { items, job: read_job(&state, id).await? }))
 }
 

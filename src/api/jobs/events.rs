@@ -1,25 +1,29 @@
 //! `GET /v1/jobs/{id}/events`: progress as server-sent events.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::State as Shared;
-use axum::response::sse::{Event, KeepAlive, Sse};
-use futures::stream::{self, Stream};
+use axum::response::Response;
+use axum::response::sse::Event;
+use futures::stream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::view::{self, Facts};
 use crate::api::body::JobPath;
 use crate::api::problem::ApiError;
+use crate::api::sse::{self, MINOR, PATIENCE};
 use crate::api::state::State;
 use crate::domain::id::JobId;
+use crate::store::StoreError;
 use crate::wire::job::Job;
 
 /// Follow a job.
 ///
 /// The first event is `snapshot`, then `progress` whenever something changed, at last `end`; each carries the
-/// whole job. `gone` says that the job was deleted. Comments keep a silent stream open. A client that comes
-/// back simply begins with a new snapshot.
+/// whole job. Rates that change by the clock alone are told every two seconds. `unavailable` says that the database
+/// cannot be read, which the next event ends; `gone`, that the job was deleted. Comments keep a silent stream open;
+/// the header `heartbeat-ms` says how often. A client that comes back simply begins with a new snapshot.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}/events", tag = "jobs", params(("id" = uuid::Uuid, Path, description = "The job.")),
     responses((status = 200, description = "Events whose data is a job.", body = Job, content_type = "text/event-stream")),
@@ -27,18 +31,25 @@ use crate::wire::job::Job;
 pub async fn job_events(
     Shared(state): Shared<State>,
     JobPath(id): JobPath,
-) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ApiError> {
+) -> Result<Response, ApiError> {
     let permit = state.open_stream()?;
     if state.store.job(id).await?.is_none() {
         return Err(ApiError::job_not_found(id));
     }
-    let heartbeat = Duration::from_millis(state.settings.http.heartbeat_ms);
-    let watch = Watch { state, id, seen: None, ended: false, _permit: permit };
+    let watch = Watch {
+        state: state.clone(),
+        id,
+        seen: None,
+        told: None,
+        is_away: false,
+        ended: false,
+        _permit: permit,
+    };
     let events = stream::unfold(watch, |mut watch| async move {
         let event = watch.next().await?;
         Some((Ok(event), watch))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(heartbeat)))
+    Ok(sse::answer(&state, events))
 }
 
 struct Watch {
@@ -46,11 +57,27 @@ struct Watch {
     id: JobId,
     /// What the client saw last, without what changes by the clock alone.
     seen: Option<Job>,
+    /// All that it was told, and when.
+    told: Option<(Job, Instant)>,
+    /// It was told that the database is away.
+    is_away: bool,
     ended: bool,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Watch {
+    /// The job as it stands; `None`: it is gone.
+    async fn read(&self) -> Result<Option<Job>, StoreError> {
+        let reading = async {
+            let Some(row) = self.state.store.job(self.id).await? else { return Ok(None) };
+            Ok(Some(view::job(row, &Facts::gather(&self.state).await)))
+        };
+        match tokio::time::timeout(PATIENCE, reading).await {
+            Ok(read) => read,
+            Err(late) => Err(StoreError::Unavailable(std::io::Error::from(late).into())),
+        }
+    }
+
     async fn next(&mut self) -> Option<Event> {
         while !self.ended {
             if self.seen.is_some() {
@@ -60,8 +87,8 @@ impl Watch {
                     () = self.state.shutdown.requested() => return None,
                 }
             }
-            let job = match self.state.store.job(self.id).await {
-                Ok(Some(row)) => view::job(row, &Facts::gather(&self.state).await),
+            let job = match self.read().await {
+                Ok(Some(job)) => job,
                 Ok(None) => {
                     self.ended = true;
                     return Some(Event::default().event("gone").data("{}"));
@@ -69,6 +96,9 @@ impl Watch {
                 // the database is away: the stream stays open and tells more when there is more
                 Err(error) => {
                     tracing::debug!(%error, "an event stream could not look");
+                    if !std::mem::replace(&mut self.is_away, true) {
+                        return Some(sse::unavailable());
+                    }
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     if self.state.shutdown.is_requested() {
                         return None;
@@ -78,9 +108,12 @@ impl Watch {
             };
             let mut comparable = job.clone();
             comparable.throughput = None;
-            if self.seen.as_ref() == Some(&comparable) {
+            let is_old = |(told, at): &(Job, Instant)| *told != job && at.elapsed() >= MINOR;
+            let is_minor_news = self.is_away || self.told.as_ref().is_some_and(is_old);
+            if self.seen.as_ref() == Some(&comparable) && !is_minor_news {
                 continue;
             }
+            self.is_away = false;
             self.ended = job.state.is_final() && self.seen.is_some();
             let name = match (&self.seen, self.ended) {
                 (None, _) => "snapshot",
@@ -93,8 +126,9 @@ impl Watch {
             } else {
                 comparable
             });
-            let data = serde_json::to_string(&job).expect("a job is strings and numbers");
-            return Some(Event::default().event(name).data(data));
+            let event = sse::event(name, &job);
+            self.told = Some((job, Instant::now()));
+            return Some(event);
         }
         None
     }

@@ -24,20 +24,30 @@ pub async fn list_jobs(
     Shared(state): Shared<State>,
     Params(query): Params<JobsQuery>,
 ) -> Result<Json<JobPage>, ApiError> {
-    let limit = page_size(query.limit, DEFAULT_PAGE, state.settings.limits.max_page)?;
+    Ok(Json(read_page(&state, &query).await?))
+}
+
+/// Whether a query's page can be read.
+pub fn check_page(state: &State, query: &JobsQuery) -> Result<u32, ApiError> {
+    page_size(query.limit, DEFAULT_PAGE, state.settings.limits.max_page)
+}
+
+/// The page that a query asks for.
+pub async fn read_page(state: &State, query: &JobsQuery) -> Result<JobPage, ApiError> {
+    let limit = check_page(state, query)?;
     let filter = JobFilter {
         tenant: Some(TENANT.into()),
         states: query.state.into_iter().collect(),
         task: query.task,
-        model: query.model,
+        model: query.model.clone(),
     };
     // one more than asked for says whether there is a next page
     let mut rows = state.store.jobs(&filter, query.after.map(JobId), limit + 1).await?;
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| more).map(|row| row.id.0);
-    let facts = Facts::gather(&state).await;
-    Ok(Json(JobPage { jobs: rows.into_iter().map(|row| view::job(row, &facts)).collect(), next }))
+    let facts = Facts::gather(state).await;
+    Ok(JobPage { jobs: rows.into_iter().map(|row| view::job(row, &facts)).collect(), next })
 }
 
 /// Look at a job: state, counts by stage, usage, rates, and why items wait.

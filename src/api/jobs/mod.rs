@@ -1,6 +1,7 @@
 //! `/v1/jobs` and what lies below it.
 
 pub mod change;
+pub mod errors;
 pub mod events;
 pub mod export;
 pub mod list;
@@ -8,4 +9,5 @@ pub mod results;
 pub mod schema;
 mod source;
 pub mod submit;
+pub mod throughput;
 mod view;

@@ -53,7 +53,8 @@ pub async fn get_results(
     let job = state.store.job(id).await?.ok_or_else(|| ApiError::job_not_found(id))?;
     let rows = state.store.results(id, query.after.map(seq_of), limit, query.outcome).await?.rows;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| i64::from(row.seq));
-    let results = rows.into_iter().map(result_view).collect();
+    let with_input = query.input.unwrap_or(false);
+    let results = rows.into_iter().map(|row| result_view(row, with_input)).collect();
     Ok(Json(ResultPage { results, next, complete: job.state.is_final() }).into_response())
 }
 
@@ -62,7 +63,7 @@ fn seq_of(after: i64) -> Seq {
     Seq::try_from(after).unwrap_or(if after < 0 { -1 } else { Seq::MAX })
 }
 
-fn result_view(row: ResultRow) -> ItemResult {
+fn result_view(row: ResultRow, with_input: bool) -> ItemResult {
     let outcome = row.outcome.kind();
     let (output, error) = match row.outcome {
         Outcome::Succeeded { output } => (Some(output), None),
@@ -73,10 +74,13 @@ fn result_view(row: ResultRow) -> ItemResult {
         seq: i64::from(row.seq),
         stage: row.stage,
         outcome,
+        input: with_input.then_some(row.input),
         output,
         error,
         usage: row.usage.into(),
         latency_ms: i64::from(row.latency_ms),
+        attempts: row.attempts,
+        finished_at: row.finished_at,
     }
 }
 
@@ -90,6 +94,7 @@ async fn stream_results(state: State, id: JobId, query: ResultsQuery) -> Result<
         left: query.limit.map(u64::from),
         outcome: query.outcome,
         follow: query.follow.unwrap_or(false),
+        with_input: query.input.unwrap_or(false),
         retried_at: job.retried_at,
         again: None,
         passed: None,
@@ -116,6 +121,7 @@ struct Tail {
     left: Option<u64>,
     outcome: Option<OutcomeKind>,
     follow: bool,
+    with_input: bool,
     /// The last retry of the job that this stream knows of.
     retried_at: Option<DateTime<Utc>>,
     /// What was sent before that retry is passed over, unless it has ended anew.
@@ -139,7 +145,7 @@ impl Tail {
             if let Some(row) = self.rows.pop_front() {
                 self.after = Some(row.seq);
                 self.left = self.left.map(|left| left - 1);
-                let mut line = serde_json::to_vec(&result_view(row)).expect("a result came from JSON");
+                let mut line = serde_json::to_vec(&result_view(row, self.with_input)).expect("a result came from JSON");
                 line.push(b'\n');
                 return Ok(Some(line.into()));
             }

@@ -1,26 +1,24 @@
 //! `/v1/models` and `/api/models/status`: what can serve, and loading by hand.
 
-use std::collections::BTreeMap;
+pub mod view;
+
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 
+use self::view::{Queue, read_list, read_model};
 use super::body::Params;
 use super::problem::ApiError;
 use super::state::State;
 use crate::domain::code::Code;
 use crate::domain::model::ModelState;
 use crate::models::error::ModelError;
-use crate::models::manager::ModelInfo;
-use crate::models::served::Served;
-use crate::wire::model::{Engine, LastError, MemoryUse, Model, ModelList, Replica, StatusMap, WaitQuery};
+use crate::wire::model::{Model, ModelList, StatusMap, WaitQuery};
 
 const DEFAULT_WAIT_S: f64 = 30.0;
 const MAX_WAIT_S: f64 = 3600.0;
-/// Processes speak every five seconds; one that missed three turns is not shown.
-const REPLICA_MAX_AGE_MS: u64 = 15_000;
 
 /// Every model's state, as one flat object.
 #[utoipa::path(
@@ -39,10 +37,8 @@ pub async fn model_states(Shared(state): Shared<State>) -> Json<StatusMap> {
     responses((status = 200, description = "All configured models.", body = ModelList)),
 )]
 pub async fn list_models(Shared(state): Shared<State>) -> Result<Json<ModelList>, ApiError> {
-    let infos = read_infos(&state, state.models.names()).await?;
     let queue = Queue::read(&state).await;
-    let data = infos.into_iter().map(|info| model_view(&state, info, queue.as_ref())).collect();
-    Ok(Json(ModelList { object: "list".into(), data }))
+    Ok(Json(read_list(&state, queue.as_ref()).await?))
 }
 
 /// Look at a model: state, progress, last error, memory planned and in use, what waits for it, replicas.
@@ -122,99 +118,4 @@ pub async fn wait_for_model(
         () = state.shutdown.requested() => return Err(ModelError::Stopping.into()),
     }
     Ok(Json(read_model(&state, &name).await?))
-}
-
-async fn read_model(state: &State, name: &str) -> Result<Model, ApiError> {
-    state.models.get_status(name)?;
-    let mut infos = read_infos(state, vec![name.into()]).await?;
-    let info = infos.pop().expect("one name, one description");
-    Ok(model_view(state, info, Queue::read(state).await.as_ref()))
-}
-
-/// Plans are computed from file headers, hence not on a thread that serves requests.
-async fn read_infos(state: &State, names: Vec<String>) -> Result<Vec<ModelInfo>, ApiError> {
-    let models = state.models.clone();
-    let read = move || names.iter().map(|name| models.info(name)).collect::<Result<Vec<_>, _>>();
-    let infos = tokio::task::spawn_blocking(read).await;
-    Ok(infos.map_err(|error| ApiError::hidden(Code::Internal, &error))??)
-}
-
-/// What the database knows of the models.
-struct Queue {
-    items: BTreeMap<String, i64>,
-    jobs: BTreeMap<String, i64>,
-    replicas: BTreeMap<String, Vec<Replica>>,
-}
-
-impl Queue {
-    /// `None` while the database is away.
-    async fn read(state: &State) -> Option<Self> {
-        let store = &state.store;
-        let items = store.waiting_by_model().await.ok()?;
-        let jobs = store.jobs_waiting_by_model().await.ok()?;
-        let mut replicas: BTreeMap<String, Vec<Replica>> = BTreeMap::new();
-        for replica in store.all_replicas(REPLICA_MAX_AGE_MS).await.ok()? {
-            let view = Replica::new(replica.worker.0, replica.status, replica.updated_at);
-            replicas.entry(replica.model).or_default().push(view);
-        }
-        Some(Self { items, jobs, replicas })
-    }
-}
-
-fn model_view(state: &State, info: ModelInfo, queue: Option<&Queue>) -> Model {
-    let engine = state.models.get_model(&info.name).ok().map(|served| engine_view(&served));
-    let name = &info.name;
-    let count = |counts: &BTreeMap<String, i64>| counts.get(name).copied().unwrap_or(0);
-    Model {
-        id: name.clone(),
-        object: "model".into(),
-        created: 0,
-        owned_by: "adit".into(),
-        state: info.status.state(),
-        since: None,
-        draining: false,
-        load_s: None,
-        progress: None,
-        error: None,
-        items_waiting: queue.map(|queue| count(&queue.items)),
-        jobs_waiting: queue.map(|queue| count(&queue.jobs)),
-        replicas: queue.and_then(|queue| queue.replicas.get(name).cloned()).unwrap_or_default(),
-        shares_base_with: info.shares_base_with,
-        path: info.path,
-        adapter: info.adapter,
-        plan: info.plan.map(Into::into),
-        engine,
-        memory: info.memory.map(|memory| MemoryUse {
-            base_bytes: memory.base_bytes,
-            adapter_bytes: memory.adapter_bytes,
-            in_use_bytes: memory.base_bytes + memory.adapter_bytes,
-            charged_to: memory.charged_to,
-        }),
-        last_error: info.last_error.map(|(at, failure)| LastError { at, failure: failure.into() }),
-    }
-    .with_status(info.status)
-}
-
-fn engine_view(served: &Served) -> Engine {
-    let stats = served.engine().stats();
-    Engine {
-        prefix_cache: stats.levers.prefix_cache,
-        jump_forward: stats.levers.jump_forward,
-        prompt_lookup: stats.levers.prompt_lookup.as_str().into(),
-        merge_adapters: stats.levers.merge_adapters,
-        max_sequences: stats.levers.max_sequences as u64,
-        steps: stats.steps,
-        rows: stats.rows,
-        merged_rows: stats.merged_rows,
-        prompt_tokens: stats.prompt_tokens,
-        prefix_hit_tokens: stats.prefix_hit_tokens,
-        output_tokens: stats.output_tokens,
-        forced_tokens: stats.forced_tokens,
-        drafted_tokens: stats.drafted_tokens,
-        accepted_tokens: stats.accepted_tokens,
-        step_s: stats.step_ms_sum / 1e3,
-        forward_s: stats.forward_ms_sum / 1e3,
-        mask_s: stats.mask_ms_sum / 1e3,
-        advance_s: stats.advance_ms_sum / 1e3,
-    }
 }
