@@ -155,19 +155,24 @@ pub struct SubmitArguments {
     /// What to extract
     #[arg(long, default_value = "data_model")]
     pub task: Task,
-    /// A .sql, .csv, .json or .jsonl file, `-` for stdin, or postgres://… to read a live database
+    /// A .sql, .csv, .json or .jsonl file, a SQLite file, `-` for stdin, or postgres://… or mysql://… to read a live
+    /// database. A .json file is a list of table names, a catalog, or dbt's manifest.json
     #[arg(long, value_name = "FILE|URL")]
     pub from: String,
     /// What `--from` holds, if its ending does not say
     #[arg(long, value_enum)]
     pub format: Option<SourceFormat>,
-    /// Schemas of a live database to read, separated by commas [default: all but the system's]
+    /// Password of a live database, which need not stand in its address; better given by the environment
+    #[arg(long, env = "ADIT_SOURCE_PASSWORD", hide_env_values = true, value_name = "PASSWORD")]
+    pub source_password: Option<String>,
+    /// Schemas of a live database to read, separated by commas [default: all but the system's; of MySQL the address's
+    /// own database]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub schemas: Vec<String>,
     /// SQL dialect of a .sql file
     #[arg(long, default_value = "auto", value_parser = ["auto", "postgres", "mysql", "sqlite", "mssql"])]
     pub dialect: String,
-    /// Keep what parsed, list what did not
+    /// Keep what can be read of the source, list what cannot, each part with line and column
     #[arg(long)]
     pub lenient: bool,
     /// JSON Schema of the answers (task custom)
@@ -207,6 +212,7 @@ pub enum SourceFormat {
     Csv,
     Tables,
     Catalog,
+    Dbt,
     Jsonl,
 }
 
@@ -254,8 +260,11 @@ pub enum ResultFormat {
     Json,
     Mermaid,
     Turtle,
+    R2rml,
+    Shacl,
     Csv,
     Dbt,
+    Dot,
 }
 
 #[derive(Clone, Debug, Args)]

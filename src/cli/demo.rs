@@ -133,6 +133,7 @@ async fn request(args: &DemoArguments) -> Result<JobRequest> {
             task: Task::DataModel,
             from: from.clone(),
             format: None::<SourceFormat>,
+            source_password: None,
             schemas: Vec::new(),
             dialect: "auto".into(),
             lenient: true,
@@ -190,6 +191,7 @@ async fn extract(client: &Client, request: &JobRequest) -> Result<Outcome> {
         "job       {} accepted: {} items; it waits for its models",
         submitted.id, submitted.counts.total
     );
+    jobs::tell_left_out(&submitted);
     let mut model_load_s: f64 = 0.0;
     for model in &submitted.models {
         let ready = client.wait(model, LOAD_TIMEOUT_S).await?;

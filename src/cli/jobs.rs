@@ -9,21 +9,17 @@ use futures::StreamExt;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::args::{
-    ClassArgument, Global, JobsArguments, ResultFormat, ResultsArguments, SourceFormat, SubmitArguments,
-};
+use super::args::{ClassArgument, Global, JobsArguments, ResultFormat, ResultsArguments, SubmitArguments};
 use super::exit::{Exit, Stop, seconds};
 use super::output::{connect, print, print_json};
 use super::progress::JobProgress;
-use super::report;
+use super::{report, source};
 use crate::client::Client;
 use crate::domain::code::Code;
 use crate::domain::job::{Class, JobState};
-use crate::domain::task::Task;
-use crate::store::introspect::{Patience, read_postgres};
 use crate::wire::job::{Job, JobsQuery};
 use crate::wire::result::{ExportFormat, ResultsQuery};
-use crate::wire::submit::{Dialect, Format, Generation, JobRequest, Source, StreamQuery};
+use crate::wire::submit::{Generation, JobRequest, StreamQuery};
 
 /// How often a watched job is looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -31,9 +27,7 @@ const LOOK: Duration = Duration::from_millis(300);
 pub async fn submit(global: &Global, args: &SubmitArguments) -> Result<Exit> {
     let client = connect(global)?;
     let job = send(&client, args).await?;
-    for statement in &job.left_out {
-        eprintln!("left out: {statement}");
-    }
+    tell_left_out(&job);
     if !args.watch {
         if global.json {
             print_json(&job)?;
@@ -47,10 +41,20 @@ pub async fn submit(global: &Global, args: &SubmitArguments) -> Result<Exit> {
     show_end(global, &job)
 }
 
+/// What of the source is not part of the job, on stderr.
+pub fn tell_left_out(job: &Job) {
+    for part in &job.left_out {
+        eprintln!("left out: line {}, column {}: {}", part.line, part.column, part.message);
+    }
+    if job.left_out_total > job.left_out.len() as u64 {
+        eprintln!("left out: {} parts in all", job.left_out_total);
+    }
+}
+
 /// Lines are streamed, however many they are; everything else is one document.
 async fn send(client: &Client, args: &SubmitArguments) -> Result<Job> {
     let key = args.idempotency_key.as_deref();
-    if !is_live(&args.from) && format(args)? == Format::Jsonl {
+    if source::is_lines(args)? {
         let query = stream_query(args)?;
         if client.fits_query(&query) {
             let from = args.from.as_str();
@@ -73,6 +77,7 @@ fn stream_query(args: &SubmitArguments) -> Result<StreamQuery> {
         model: args.model.clone(),
         schema: schema.map(|schema| schema.to_string()),
         instructions: args.instructions.clone(),
+        lenient: args.lenient.then_some(true),
         class: Some(class(args)),
         weight: args.weight,
         expires_in_s: args.expires_in,
@@ -97,7 +102,7 @@ fn class(args: &SubmitArguments) -> Class {
 /// What to submit, with the source read here: a database's credentials never leave this process.
 pub async fn request(args: &SubmitArguments) -> Result<JobRequest> {
     let schema = args.schema.as_deref().map(read_schema).transpose()?;
-    let (format, text) = read_source(args).await?;
+    let source = source::read(args).await?;
     Ok(JobRequest {
         task: args.task,
         model: args.model.clone(),
@@ -113,76 +118,13 @@ pub async fn request(args: &SubmitArguments) -> Result<JobRequest> {
         weight: args.weight,
         expires_in_s: args.expires_in,
         inputs: None,
-        source: Some(Source {
-            format,
-            text,
-            dialect: (format == Format::Ddl).then(|| dialect(&args.dialect)),
-            lenient: args.lenient && format == Format::Ddl,
-        }),
+        source: Some(source),
     })
-}
-
-fn dialect(word: &str) -> Dialect {
-    match word {
-        "postgres" => Dialect::Postgres,
-        "mysql" => Dialect::Mysql,
-        "sqlite" => Dialect::Sqlite,
-        "mssql" => Dialect::Mssql,
-        _ => Dialect::default(),
-    }
 }
 
 fn read_schema(path: &Path) -> Result<serde_json::Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
     serde_json::from_str(&text).map_err(|e| Stop::new(Exit::Usage, format!("{}: {e}", path.display())).into())
-}
-
-async fn read_source(args: &SubmitArguments) -> Result<(Format, String)> {
-    let from = args.from.as_str();
-    if is_live(from) {
-        let schemas = (!args.schemas.is_empty()).then_some(args.schemas.as_slice());
-        let catalog =
-            read_postgres(from, schemas, Patience::default()).await.context("reading the live database")?;
-        if catalog.tables.is_empty() {
-            return Err(
-                Stop::new(Exit::Failed, "the live database has no table that its user can see").into()
-            );
-        }
-        return Ok((Format::Catalog, serde_json::to_string(&catalog)?));
-    }
-    let text = if from == "-" {
-        std::io::read_to_string(std::io::stdin())?
-    } else {
-        std::fs::read_to_string(from).with_context(|| from.to_string())?
-    };
-    Ok((format(args)?, text))
-}
-
-fn is_live(from: &str) -> bool {
-    from.starts_with("postgres://") || from.starts_with("postgresql://")
-}
-
-/// What a file or stdin holds.
-fn format(args: &SubmitArguments) -> Result<Format> {
-    match args.format {
-        Some(SourceFormat::Ddl) => Ok(Format::Ddl),
-        Some(SourceFormat::Csv) => Ok(Format::Csv),
-        Some(SourceFormat::Tables) => Ok(Format::Tables),
-        Some(SourceFormat::Catalog) => Ok(Format::Catalog),
-        Some(SourceFormat::Jsonl) => Ok(Format::Jsonl),
-        None => by_ending(&args.from, args.task),
-    }
-}
-
-fn by_ending(from: &str, task: Task) -> Result<Format> {
-    match Path::new(from).extension().and_then(|e| e.to_str()) {
-        Some("sql" | "ddl") => Ok(Format::Ddl),
-        Some("csv") => Ok(Format::Csv),
-        Some("json") => Ok(Format::Tables),
-        Some("jsonl" | "ndjson") => Ok(Format::Jsonl),
-        _ if !task.reads_catalog() => Ok(Format::Jsonl),
-        _ => Err(Stop::new(Exit::Usage, format!("{from}: say what it is with --format")).into()),
-    }
 }
 
 /// Follows a job to its end, with a bar on stderr.
@@ -265,8 +207,11 @@ pub async fn results(global: &Global, args: &ResultsArguments) -> Result<Exit> {
         ResultFormat::Json => Some(ExportFormat::Json),
         ResultFormat::Mermaid => Some(ExportFormat::Mermaid),
         ResultFormat::Turtle => Some(ExportFormat::Turtle),
+        ResultFormat::R2rml => Some(ExportFormat::R2rml),
+        ResultFormat::Shacl => Some(ExportFormat::Shacl),
         ResultFormat::Csv => Some(ExportFormat::Csv),
         ResultFormat::Dbt => Some(ExportFormat::Dbt),
+        ResultFormat::Dot => Some(ExportFormat::Dot),
     };
     match format {
         Some(format) => out.write_all(client.export(id, format).await?.as_bytes())?,

@@ -12,6 +12,7 @@ mod progress;
 mod report;
 mod serve;
 mod settings;
+mod source;
 
 use std::process::ExitCode;
 

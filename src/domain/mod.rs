@@ -11,5 +11,6 @@ pub mod job;
 pub mod lease;
 pub mod message;
 pub mod model;
+pub mod omission;
 pub mod task;
 pub mod usage;

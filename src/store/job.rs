@@ -11,6 +11,7 @@ use crate::domain::catalog::Catalog;
 use crate::domain::code::Code;
 use crate::domain::id::JobId;
 use crate::domain::job::{Class, Counts, JobSpec, JobState, Weight};
+use crate::domain::omission::Omissions;
 use crate::domain::task::{Stage, Task};
 use crate::domain::usage::Usage;
 
@@ -45,6 +46,8 @@ pub struct JobRow {
     pub retried_at: Option<DateTime<Utc>>,
     /// `None`: nothing has ended within the last minute.
     pub recent: Option<Recent>,
+    /// What of the job's source could not be read. Empty in lists.
+    pub left_out: Omissions,
 }
 
 /// What ended of a job within the last minute, or since it went on after a pause, if that is less.
@@ -126,9 +129,11 @@ impl Store {
         let Some(row) = row else { return Ok(None) };
         let mut sums = read_sums(&mut tx, &[id.0]).await?;
         let mut rates = read_recent(&mut tx, &[id.0]).await?;
+        let left_out = read_left_out(&mut tx, id).await?;
         tx.rollback().await?;
         let stages = sums.remove(&id.0).unwrap_or_default();
-        to_job(row, stages, rates.remove(&id.0)).map(Some)
+        let job = to_job(row, stages, rates.remove(&id.0))?;
+        Ok(Some(JobRow { left_out, ..job }))
     }
 
     /// A page of jobs, newest first, older than `before`.
@@ -222,6 +227,15 @@ impl Store {
         let job = self.job(id).await?.ok_or(StoreError::NotFound(id))?;
         Err(StoreError::InvalidState { job: id, state: job.state, wanted: "cancel it before deleting it" })
     }
+}
+
+async fn read_left_out(tx: &mut sqlx::PgConnection, id: JobId) -> Result<Omissions, StoreError> {
+    let text = sqlx::query_scalar!("select left_out::text from jobs where id = $1", id.0)
+        .fetch_optional(tx)
+        .await?
+        .flatten();
+    let at = At { table: "jobs", column: "left_out", row: &id };
+    text.map_or(Ok(Omissions::default()), |text| at.json(&text))
 }
 
 /// Sums over the chunks of some jobs, by stage. Reads chunk rows, of which a job of a million items has
@@ -352,5 +366,6 @@ fn to_job(row: RawJob, stages: Vec<StageRow>, recent: Option<Recent>) -> Result<
         weight: at("weight").weight(row.weight)?,
         retried_at: row.retried_at,
         recent,
+        left_out: Omissions::default(),
     })
 }

@@ -12,6 +12,7 @@ use crate::domain::code::Code;
 use crate::domain::id::JobId;
 use crate::domain::item::ItemDraft;
 use crate::domain::job::{Class, JobSpec, Weight};
+use crate::domain::omission::Omissions;
 use crate::domain::task::Stage;
 
 /// Up to here rows go as arrays of one INSERT; a COPY costs more to start than it saves.
@@ -57,6 +58,7 @@ pub struct Submission {
     /// Up to where in the order of pushes which model serves; empty: the job's own serves all.
     served: Vec<(i32, String)>,
     failures: Failures,
+    left_out: Omissions,
     chunk_items: i32,
 }
 
@@ -92,8 +94,8 @@ impl Submission {
         let earlier =
             if insert_job(&mut tx, &job).await? { None } else { Some(find_earlier(&mut tx, &job).await?) };
         let rows = ItemRows::new(job.id.0, 0);
-        let (served, failures) = (Vec::new(), Failures::default());
-        Ok(Self { tx, job, earlier, rows, served, failures, chunk_items })
+        let (served, failures, left_out) = (Vec::new(), Failures::default(), Omissions::default());
+        Ok(Self { tx, job, earlier, rows, served, failures, left_out, chunk_items })
     }
 
     pub fn job(&self) -> JobId {
@@ -112,6 +114,11 @@ impl Submission {
     /// For callers that hash what they stream.
     pub fn set_request_hash(&mut self, hash: Vec<u8>) {
         self.job.request_hash = Some(hash);
+    }
+
+    /// What of the source became no item, for the job's view.
+    pub fn set_left_out(&mut self, left_out: Omissions) {
+        self.left_out = left_out;
     }
 
     /// Adds an item of the job's first stage. Its place is the order of pushes.
@@ -180,6 +187,9 @@ impl Submission {
             return Err(StoreError::Empty(self.job.id));
         }
         set_total_and_hash(&mut self.tx, &self.job, total).await?;
+        if !self.left_out.is_empty() {
+            set_left_out(&mut self.tx, self.job.id, &self.left_out).await?;
+        }
         let stage = first_stage(&self.job.spec);
         let share = Share { class: self.job.class, weight: self.job.weight };
         let failed_from = self.failures.from.unwrap_or(total);
@@ -364,6 +374,13 @@ async fn set_total_and_hash(tx: &mut PgConnection, job: &NewJob, total: i32) -> 
     )
     .execute(tx)
     .await?;
+    Ok(())
+}
+
+async fn set_left_out(tx: &mut PgConnection, id: JobId, left_out: &Omissions) -> Result<(), StoreError> {
+    sqlx::query!("update jobs set left_out = $2::text::json where id = $1", id.0, to_json(left_out))
+        .execute(tx)
+        .await?;
     Ok(())
 }
 

@@ -46,9 +46,31 @@ pub struct Job {
     /// Why a `failed` job failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<JobError>,
-    /// Statements of a lenient source that could not be read. Only in the answer to the submission.
+    /// What of a lenient source could not be read, the first 1,000 parts. Not in lists of jobs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<String>,
+    pub left_out: Vec<LeftOut>,
+    /// How many parts were left out, listed or not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out_total: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+/// A part of a source that could not be read, by its place in the document. Lines and columns count from 1.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LeftOut {
+    pub line: u64,
+    pub column: u64,
+    pub message: String,
+}
+
+impl From<domain::omission::Omission> for LeftOut {
+    fn from(omission: domain::omission::Omission) -> Self {
+        let domain::omission::Omission { line, column, message } = omission;
+        Self { line, column, message }
+    }
 }
 
 /// Items by what became of them. `total` is the sum of the others.

@@ -117,7 +117,7 @@ pub struct SchemaQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ExportQuery {
-    /// `json`, `mermaid`, `turtle`, `csv` or `dbt`.
+    /// `json`, `mermaid`, `turtle`, `r2rml`, `shacl`, `csv`, `dbt` or `dot`.
     pub format: ExportFormat,
 }
 
@@ -129,19 +129,39 @@ pub enum ExportFormat {
     Mermaid,
     /// OWL in Turtle.
     Turtle,
+    /// R2RML in Turtle: how the tables' rows are instances of `turtle`'s classes.
+    R2rml,
+    /// SHACL in Turtle: shapes over `turtle`'s classes.
+    Shacl,
     Csv,
     /// dbt `schema.yml`.
     Dbt,
+    /// A GraphViz digraph.
+    Dot,
 }
 
 impl ExportFormat {
+    pub const ALL: [ExportFormat; 8] = [
+        ExportFormat::Json,
+        ExportFormat::Mermaid,
+        ExportFormat::Turtle,
+        ExportFormat::R2rml,
+        ExportFormat::Shacl,
+        ExportFormat::Csv,
+        ExportFormat::Dbt,
+        ExportFormat::Dot,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             ExportFormat::Json => "json",
             ExportFormat::Mermaid => "mermaid",
             ExportFormat::Turtle => "turtle",
+            ExportFormat::R2rml => "r2rml",
+            ExportFormat::Shacl => "shacl",
             ExportFormat::Csv => "csv",
             ExportFormat::Dbt => "dbt",
+            ExportFormat::Dot => "dot",
         }
     }
 }

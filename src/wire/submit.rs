@@ -63,7 +63,7 @@ pub struct Source {
     /// Of `ddl`: which SQL is spoken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Dialect>,
-    /// Of `ddl`: skip statements that cannot be read instead of refusing the document.
+    /// Keep what can be read, and list in `left_out` what cannot, instead of refusing the document.
     #[serde(default)]
     pub lenient: bool,
 }
@@ -71,7 +71,7 @@ pub struct Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
-    /// `CREATE TABLE` statements.
+    /// SQL that defines tables, as people write it or `pg_dump --schema-only` and its like do.
     Ddl,
     /// A CSV of tables and columns.
     Csv,
@@ -79,6 +79,8 @@ pub enum Format {
     Tables,
     /// The catalog's own JSON form.
     Catalog,
+    /// dbt's `manifest.json`.
+    Dbt,
     /// One JSON text or message list per line.
     Jsonl,
 }
@@ -158,6 +160,9 @@ pub struct StreamQuery {
     pub schema: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
+    /// Keep the lines that can be read, and list in `left_out` those that cannot, instead of refusing the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lenient: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

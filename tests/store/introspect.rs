@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use adit::domain::catalog::{Catalog, ForeignKey, Table};
 use adit::store::Store;
-use adit::store::introspect::{IntrospectError, Patience, read_postgres};
+use adit::store::introspect::{self, IntrospectError, LiveSource, Patience};
 use sqlx::{AssertSqlSafe, Executor};
 
 use crate::postgres;
@@ -36,13 +36,29 @@ const SCHEMA: &str = r#"
     create materialized view kept as select id from customer;
     create table event (id int, at date not null, primary key (id, at)) partition by range (at);
     create table event_2025 partition of event for values from ('2025-01-01') to ('2026-01-01');
-    create table event_2026 partition of event for values from ('2026-01-01') to ('2027-01-01');
+    create table event_2026 partition of event for values from ('2026-01-01') to ('2027-01-01')
+        partition by list (id);
+    create table event_2026_all partition of event_2026 default;
+    insert into event select n, date '2025-06-01' + n from generate_series(1, 300) n;
+    analyze event_2025; analyze event_2026_all;
+    create extension if not exists file_fdw;
+    create server files foreign data wrapper file_fdw;
+    create foreign table imported (id int not null, name text) server files options (filename '/dev/null');
     insert into customer select n, 'm' || n, 'calm', 'south', n from generate_series(1, 50) n;
     analyze customer;
     -- a better match than the server's own function, were it looked up here
     create function obj_description(oid, text) returns text language plpgsql as
         $$ begin raise exception 'a function of the database was called'; end $$;
 "#;
+
+/// Reads a live database of any kind as the command line does.
+pub async fn read_live(url: &str, schemas: Option<&[String]>) -> Result<Catalog, IntrospectError> {
+    introspect::read(&LiveSource { url, password: None, schemas, patience: Patience::default() }).await
+}
+
+async fn read_within(url: &str, patience: Patience) -> Result<Catalog, IntrospectError> {
+    introspect::read(&LiveSource { url, password: None, schemas: None, patience }).await
+}
 
 /// A database of the test cluster, and its address as a user would write it.
 async fn database(sql: &'static str) -> (Store, String) {
@@ -70,10 +86,10 @@ fn key(name: &str, columns: &[&str], table: &str, others: &[&str]) -> ForeignKey
 #[tokio::test]
 async fn a_schema_is_read_with_its_keys_comments_and_names() {
     let (_store, url) = database(SCHEMA).await;
-    let catalog = read_postgres(&url, None, Patience::default()).await.unwrap();
+    let catalog = read_live(&url, None).await.unwrap();
     let names: Vec<&str> = catalog.tables.iter().map(|table| table.name.as_str()).collect();
     // no view, no partition beside its parent
-    assert_eq!(names, ["Sales Dept.Order", "Sales Dept.Order Line", "customer", "event"]);
+    assert_eq!(names, ["Sales Dept.Order", "Sales Dept.Order Line", "customer", "event", "imported"]);
 
     let customer = table(&catalog, "customer");
     assert_eq!(customer.comment.as_deref(), Some("Who buys; it's \"quoted\""));
@@ -113,9 +129,11 @@ async fn a_schema_is_read_with_its_keys_comments_and_names() {
     );
     assert_eq!(line.foreign_keys[0].columns, ["of_day", "number"]);
     assert_eq!(line.foreign_keys[0].ref_table, "Sales Dept.Order");
-    assert_eq!(table(&catalog, "event").primary_key, ["id", "at"]);
+    let event = table(&catalog, "event");
+    assert_eq!((event.primary_key.as_slice(), event.row_estimate), (&["id", "at"].map(String::from)[..], Some(300)));
+    assert_eq!(table(&catalog, "imported").columns.len(), 2);
 
-    let some = read_postgres(&url, Some(&["Sales Dept".to_string()]), Patience::default()).await.unwrap();
+    let some = read_live(&url, Some(&["Sales Dept".to_string()])).await.unwrap();
     assert_eq!(some.tables.len(), 2);
 }
 
@@ -128,7 +146,7 @@ async fn only_reads_in_a_read_only_transaction_reach_the_server() {
     store.pool().execute(AssertSqlSafe(log_all)).await.unwrap();
     let log = postgres::log_file();
     let before = std::fs::metadata(&log).unwrap().len() as usize;
-    read_postgres(&url, None, Patience::default()).await.unwrap();
+    read_live(&url, None).await.unwrap();
     // no other database of the cluster logs its statements
     let text = std::fs::read(&log).unwrap();
     let text = String::from_utf8_lossy(&text[before..]);
@@ -154,7 +172,7 @@ async fn a_server_that_does_not_answer_is_given_up() {
     holder.execute("lock table pg_catalog.pg_description in access exclusive mode").await.unwrap();
     let begun = Instant::now();
     let patience = Patience { statement: Duration::from_millis(300), ..Patience::default() };
-    let failed = read_postgres(&url, None, patience).await.unwrap_err();
+    let failed = read_within(&url, patience).await.unwrap_err();
     assert!(
         matches!(&failed, IntrospectError::Database(cause) if cause.to_string().contains("timeout")),
         "{failed:?}"
@@ -166,7 +184,24 @@ async fn a_server_that_does_not_answer_is_given_up() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("postgres://u:secret@{}/x?sslmode=disable", silent.local_addr().unwrap());
     let patience = Patience { connect: Duration::from_millis(200), ..Patience::default() };
-    let failed = read_postgres(&url, None, patience).await.unwrap_err();
+    let failed = read_within(&url, patience).await.unwrap_err();
     assert!(matches!(failed, IntrospectError::Timeout(_)), "{failed:?}");
     assert!(!format!("{failed:?} {failed}").contains("secret"));
+}
+
+#[tokio::test]
+async fn an_address_is_checked_before_it_is_used_and_shown_without_its_secrets() {
+    let misspelt = read_live("postgres://u@h/x?pasword=hush-hush", None).await.unwrap_err();
+    assert!(matches!(&misspelt, IntrospectError::Parameter(name, _) if name == "pasword"), "{misspelt:?}");
+    let odd = read_live("postgres://u:hush-hush@h:port/x", None).await.unwrap_err();
+    for error in [misspelt, odd, read_live("oracle://u:hush-hush@h/x", None).await.unwrap_err()] {
+        assert!(!format!("{error:?} {error}").contains("hush"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_may_come_beside_the_address() {
+    let (_store, url) = database("create table only_one (id int)").await;
+    let source = LiveSource { url: &url, password: Some("hush-hush"), schemas: None, patience: Patience::default() };
+    assert_eq!(introspect::read(&source).await.unwrap().tables.len(), 1);
 }

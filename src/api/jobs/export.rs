@@ -18,7 +18,8 @@ use crate::worker;
     get, path = "/v1/jobs/{id}/export", tag = "jobs",
     params(("id" = uuid::Uuid, Path, description = "The job."), ExportQuery),
     responses((status = 200, description = "The file.", content(
-        (serde_json::Value = "application/json"), (String = "text/plain"),
+        (serde_json::Value = "application/json"), (String = "text/vnd.mermaid"), (String = "text/turtle"),
+        (String = "text/csv"), (String = "application/yaml"), (String = "text/vnd.graphviz"),
     ))),
 )]
 pub async fn export_job(
@@ -44,8 +45,11 @@ fn format_of(format: ExportFormat) -> Format {
         ExportFormat::Json => Format::Json,
         ExportFormat::Mermaid => Format::Mermaid,
         ExportFormat::Turtle => Format::Turtle,
+        ExportFormat::R2rml => Format::R2rml,
+        ExportFormat::Shacl => Format::Shacl,
         ExportFormat::Csv => Format::Csv,
         ExportFormat::Dbt => Format::Dbt,
+        ExportFormat::Dot => Format::Dot,
     }
 }
 
@@ -55,13 +59,8 @@ mod tests {
 
     #[test]
     fn words_of_the_wire_and_of_the_writers_agree() {
-        for format in [
-            ExportFormat::Json,
-            ExportFormat::Mermaid,
-            ExportFormat::Turtle,
-            ExportFormat::Csv,
-            ExportFormat::Dbt,
-        ] {
+        assert_eq!(ExportFormat::ALL.map(ExportFormat::as_str), Format::ALL.map(Format::as_str));
+        for format in ExportFormat::ALL {
             assert_eq!(format.as_str(), format_of(format).as_str());
         }
     }

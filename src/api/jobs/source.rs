@@ -6,8 +6,13 @@ use crate::api::problem::ApiError;
 use crate::config::settings::Limits;
 use crate::domain::catalog::{Catalog, Table};
 use crate::domain::code::Code;
+use crate::domain::job::JobSpec;
+use crate::domain::omission::Omissions;
 use crate::domain::task::Task;
-use crate::extract::source::{catalog_json, checked, csv, ddl, jsonl, table_list};
+use crate::extract::pipeline;
+use crate::extract::source::{
+    Read, Sieve, SourceError, catalog_json, checked, csv, dbt_manifest, ddl, jsonl, table_list,
+};
 use crate::wire::submit::{Dialect, Format, Source};
 
 /// Inputs in the form that items are made from.
@@ -57,48 +62,62 @@ pub fn catalog_of(tables: Vec<Table>) -> Result<Inputs, ApiError> {
 }
 
 /// Inputs of one document, and what was left out of it on the client's wish.
-pub fn of_document(task: Task, source: &Source) -> Result<(Inputs, Vec<String>), ApiError> {
-    let fits = task.reads_catalog() != (source.format == Format::Jsonl);
+pub fn of_document(spec: &JobSpec, source: &Source) -> Result<(Inputs, Omissions), ApiError> {
+    let fits = spec.task.reads_catalog() != (source.format == Format::Jsonl);
     if !fits {
-        let detail = format!("task {task} does not read sources of this format");
+        let detail = format!("task {} does not read sources of this format", spec.task);
         return Err(ApiError::new(Code::InvalidRequest, detail).pointer("/source/format"));
     }
-    if source.format != Format::Ddl
-        && (source.lenient || source.dialect.is_some_and(|dialect| dialect != Dialect::Auto))
-    {
-        let detail = "dialect and lenient are options of format ddl";
+    if source.format != Format::Ddl && source.dialect.is_some_and(|dialect| dialect != Dialect::Auto) {
+        let detail = "dialect is an option of format ddl";
         return Err(ApiError::new(Code::InvalidRequest, detail).pointer("/source"));
     }
-    let text = source.text.as_str();
-    let catalog = match source.format {
-        Format::Jsonl => return Ok((Inputs::Singles(lines_of(task, text)?), Vec::new())),
+    let (text, lenient) = (source.text.as_str(), source.lenient);
+    let Read { catalog, left_out } = match source.format {
+        Format::Jsonl => {
+            let (lines, left_out) = lines_of(spec, text, lenient)?;
+            return Ok((Inputs::Singles(lines), left_out));
+        }
         Format::Ddl => {
             let dialect = dialect_of(source.dialect.unwrap_or_default());
-            let read = ddl::read(text, ddl::Options { dialect, lenient: source.lenient })?;
-            let left_out = read.left_out.iter().map(ToString::to_string).collect();
-            return Ok((Inputs::Catalog(read.catalog), left_out));
+            ddl::read(text, ddl::Options { dialect, lenient })?
         }
-        Format::Csv => csv::read(text)?,
-        Format::Tables => table_list::read(text)?,
-        Format::Catalog => catalog_json::read(text)?,
+        Format::Csv => csv::read(text, lenient)?,
+        Format::Tables => table_list::read(text, lenient)?,
+        Format::Catalog => catalog_json::read(text, lenient)?,
+        Format::Dbt => dbt_manifest::read(text, lenient)?,
     };
-    Ok((Inputs::Catalog(catalog), Vec::new()))
+    if let (true, Some(first)) = (catalog.tables.is_empty(), left_out.listed.first()) {
+        let detail = format!("nothing of the source could be read; the first fault: {}", first.message);
+        let error = ApiError::new(Code::InvalidInput, detail);
+        return Err(error.at(first.line, Some(first.column)).pointer("/source/text"));
+    }
+    Ok((Inputs::Catalog(catalog), left_out))
 }
 
-fn lines_of(task: Task, text: &str) -> Result<Vec<Value>, ApiError> {
-    if task == Task::Custom {
-        return Ok(jsonl::read(text)?.into_iter().map(Value::String).collect());
+fn lines_of(spec: &JobSpec, text: &str, lenient: bool) -> Result<(Vec<Value>, Omissions), ApiError> {
+    if spec.task == Task::Custom {
+        let (texts, left_out) = jsonl::read(text, lenient)?;
+        return Ok((texts.into_iter().map(Value::String).collect(), left_out));
     }
-    let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
-    lines
-        .map(|(line, number)| {
-            serde_json::from_str(line).map_err(|error| {
-                ApiError::new(Code::InvalidInput, format!("line {number}: {error}"))
-                    .at(number, Some(error.column() as u64))
-                    .pointer("/source/text")
-            })
-        })
-        .collect()
+    let mut sieve = Sieve::new(lenient);
+    let mut values = Vec::new();
+    for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
+        match line_of(spec, line, number) {
+            Ok(value) => values.push(value),
+            Err(error) => sieve.leave_out(error)?,
+        }
+    }
+    Ok((values, sieve.into_left_out()))
+}
+
+fn line_of(spec: &JobSpec, line: &str, number: u64) -> Result<Value, SourceError> {
+    let value: Value = serde_json::from_str(line)
+        .map_err(|error| SourceError::new(number, error.column().max(1) as u64, error.to_string()))?;
+    match pipeline::input_item(spec, value.clone()) {
+        Ok(_) => Ok(value),
+        Err(error) => Err(SourceError::new(number, 1, error.to_string())),
+    }
 }
 
 fn dialect_of(dialect: Dialect) -> ddl::Dialect {

@@ -14,10 +14,13 @@ use crate::api::body::{self, BodyKind, Lines, Params};
 use crate::api::problem::ApiError;
 use crate::api::state::{State, TENANT};
 use crate::api::validate::{self, Options, Rules};
+use crate::domain::catalog::Catalog;
 use crate::domain::code::Code;
 use crate::domain::id::JobId;
 use crate::domain::item::ItemDraft;
+use crate::domain::omission::Omissions;
 use crate::extract::pipeline;
+use crate::extract::source::{Sieve, SourceError, settle};
 use crate::store::submit::{NewJob, Submission, Submitted};
 use crate::telemetry::metric::{self, Metric};
 use crate::wire;
@@ -59,7 +62,7 @@ pub async fn submit(Shared(state): Shared<State>, mut request: Request) -> Resul
 struct Done {
     submitted: Submitted,
     options: Options,
-    left_out: Vec<String>,
+    left_out: Omissions,
 }
 
 async fn submit_document(
@@ -72,7 +75,7 @@ async fn submit_document(
     let request: JobRequest = body::read_json(body, headers, limits, state.request_timeout()).await?;
     let options = check(state, &request)?;
     let hash = digest(b"json\0", &request);
-    let (inputs, left_out) = inputs_of(state, request)?;
+    let (inputs, left_out) = inputs_of(state, &options, request)?;
     let catalog = match &inputs {
         Inputs::Catalog(catalog) => Some(catalog.clone()),
         Inputs::Singles(_) => None,
@@ -86,6 +89,7 @@ async fn submit_document(
     for draft in drafts {
         submission.push(draft).await?;
     }
+    submission.set_left_out(left_out.clone());
     Ok(Done { submitted: submission.commit().await?, options, left_out })
 }
 
@@ -98,18 +102,21 @@ async fn submit_lines(
     let mut head = b"ndjson\0".to_vec();
     head.extend(serde_json::to_vec(&query).expect("a query is strings and numbers"));
     head.push(0);
+    let mut sieve = Sieve::new(query.lenient.unwrap_or_default());
     let options = check(state, &validate::request_of_query(query)?)?;
     let _permit = state.open_submission().await?;
     let mut lines = Lines::new(body, &state.settings.limits, state.request_timeout(), &head);
     let outcome = if options.spec.task.reads_catalog() {
-        push_tables(state, &options, key, &mut lines).await
+        push_tables(state, &options, key, &mut lines, &mut sieve).await
     } else {
-        push_singles(state, &options, key, &mut lines).await
+        push_singles(state, &options, key, &mut lines, &mut sieve).await
     };
     match outcome {
         Ok(mut submission) => {
             submission.set_request_hash(lines.into_digest());
-            Ok(Done { submitted: submission.commit().await?, options, left_out: Vec::new() })
+            let left_out = sieve.into_left_out();
+            submission.set_left_out(left_out.clone());
+            Ok(Done { submitted: submission.commit().await?, options, left_out })
         }
         Err(error) => {
             lines.discard().await;
@@ -124,14 +131,23 @@ async fn push_singles(
     options: &Options,
     key: Option<String>,
     lines: &mut Lines,
+    sieve: &mut Sieve,
 ) -> Result<Submission, ApiError> {
     let limits = &state.settings.limits;
     let mut submission = state.store.submit_begin(new_job(options, None, key, None)).await?;
     let mut items = 0;
     while let Some((number, line)) = lines.next().await? {
-        let input = parse_line(number, line, limits.max_json_depth)?;
-        let draft = pipeline::input_item(&options.spec, input)
-            .map_err(|error| on_line(number, error.code(), &error.to_string()))?;
+        let draft = parse_line(number, line, limits.max_json_depth).and_then(|input| {
+            pipeline::input_item(&options.spec, input)
+                .map_err(|error| on_line(number, error.code(), &error.to_string()))
+        });
+        let draft = match draft {
+            Ok(draft) => draft,
+            Err(error) => {
+                leave_out(sieve, error)?;
+                continue;
+            }
+        };
         items += 1;
         options.check_count(items, limits).map_err(|error| error.at(number, None))?;
         submission.push(draft).await?;
@@ -146,9 +162,10 @@ async fn push_tables(
     options: &Options,
     key: Option<String>,
     lines: &mut Lines,
+    sieve: &mut Sieve,
 ) -> Result<Submission, ApiError> {
     let limits = &state.settings.limits;
-    let (mut tables, mut bytes) = (Vec::new(), 0);
+    let (mut tables, mut numbers, mut bytes) = (Vec::new(), Vec::new(), 0);
     while let Some((number, line)) = lines.next().await? {
         bytes += line.len();
         if bytes > limits.max_body_bytes {
@@ -156,12 +173,20 @@ async fn push_tables(
                 format!("the tables exceed limits.max_body_bytes ({}) in sum", limits.max_body_bytes);
             return Err(on_line(number, Code::TooLarge, &detail));
         }
-        let input = parse_line(number, line, limits.max_json_depth)?;
-        let table = source::table_of(input).map_err(|e| on_line(number, Code::InvalidInput, &e))?;
-        tables.push(table);
+        let table = parse_line(number, line, limits.max_json_depth).and_then(|input| {
+            source::table_of(input).map_err(|detail| on_line(number, Code::InvalidInput, &detail))
+        });
+        match table {
+            Ok(table) => {
+                tables.push(table);
+                numbers.push(number);
+            }
+            Err(error) => leave_out(sieve, error)?,
+        }
     }
-    some_inputs(tables.len() as u64)?;
-    let Inputs::Catalog(catalog) = source::catalog_of(tables)? else { unreachable!("tables make a catalog") };
+    let catalog = settle(Catalog { tables }, sieve, |at, _| (numbers[at], 1))
+        .map_err(|error| on_line(error.line, Code::InvalidInput, &error.message))?;
+    some_inputs(catalog.tables.len() as u64)?;
     let drafts = pipeline::first_items(&options.spec, Some(&catalog))?;
     options.check_count(drafts.len() as u64, limits)?;
     let mut submission = state.store.submit_begin(new_job(options, Some(catalog), key, None)).await?;
@@ -169,6 +194,13 @@ async fn push_tables(
         submission.push(draft).await?;
     }
     Ok(submission)
+}
+
+/// A line that cannot be read ends the stream, or is listed where the client asked for that.
+fn leave_out(sieve: &mut Sieve, error: ApiError) -> Result<(), ApiError> {
+    let problem = error.problem();
+    let (line, column) = (problem.line.unwrap_or(1), problem.column.unwrap_or(1));
+    sieve.leave_out(SourceError::new(line, column, problem.detail.clone())).map_err(|_| error)
 }
 
 fn parse_line(number: u64, line: &[u8], max_depth: usize) -> Result<Value, ApiError> {
@@ -193,13 +225,13 @@ fn check(state: &State, request: &JobRequest) -> Result<Options, ApiError> {
     Options::of_request(request, &rules)
 }
 
-fn inputs_of(state: &State, request: JobRequest) -> Result<(Inputs, Vec<String>), ApiError> {
+fn inputs_of(state: &State, options: &Options, request: JobRequest) -> Result<(Inputs, Omissions), ApiError> {
     match (request.inputs, request.source) {
         (Some(inputs), None) => {
             some_inputs(inputs.len() as u64)?;
-            Ok((source::of_list(request.task, inputs, &state.settings.limits)?, Vec::new()))
+            Ok((source::of_list(request.task, inputs, &state.settings.limits)?, Omissions::default()))
         }
-        (None, Some(document)) => source::of_document(request.task, &document),
+        (None, Some(document)) => source::of_document(&options.spec, &document),
         (None, None) => Err(ApiError::new(Code::InvalidRequest, "neither inputs nor source is given")),
         (Some(_), Some(_)) => Err(ApiError::new(Code::InvalidRequest, "both inputs and source are given")),
     }
@@ -230,7 +262,7 @@ fn drafts_of(options: &Options, inputs: Inputs) -> Result<Vec<ItemDraft>, ApiErr
 
 fn new_job(
     options: &Options,
-    catalog: Option<crate::domain::catalog::Catalog>,
+    catalog: Option<Catalog>,
     idempotency_key: Option<String>,
     request_hash: Option<Vec<u8>>,
 ) -> NewJob {
@@ -258,7 +290,7 @@ fn digest(head: &[u8], request: &JobRequest) -> Vec<u8> {
 async fn answer(state: &State, done: Done) -> Result<Response, ApiError> {
     let Done { submitted, options, left_out } = done;
     let row = state.store.job(submitted.job).await;
-    let mut job = match row {
+    let job = match row {
         Ok(Some(row)) => {
             if submitted.created {
                 let task = row.spec.task.as_str();
@@ -267,15 +299,14 @@ async fn answer(state: &State, done: Done) -> Result<Response, ApiError> {
             }
             view::job(row, &view::Facts::gather(state).await)
         }
-        Ok(None) if submitted.created => view::unread(submitted.job, &options, state.clock.now()),
+        Ok(None) if submitted.created => view::unread(submitted.job, &options, left_out, state.clock.now()),
         Ok(None) => return Err(ApiError::job_not_found(submitted.job)),
         Err(error) if submitted.created => {
             tracing::warn!(job = %submitted.job, %error, "a committed job could not be read back");
-            view::unread(submitted.job, &options, state.clock.now())
+            view::unread(submitted.job, &options, left_out, state.clock.now())
         }
         Err(error) => return Err(error.into()),
     };
-    job.left_out = left_out;
     let status = if submitted.created { StatusCode::ACCEPTED } else { StatusCode::OK };
     let location = HeaderValue::from_str(&format!("/v1/jobs/{}", submitted.job)).expect("a UUID is ASCII");
     Ok((status, [(header::LOCATION, location)], Json(job)).into_response())

@@ -9,6 +9,7 @@ use crate::api::validate::Options;
 use crate::domain::id::JobId;
 use crate::domain::job::JobState;
 use crate::domain::model::{ModelState, ModelStatus};
+use crate::domain::omission::Omissions;
 use crate::domain::task::Stage;
 use crate::store::job::{JobRow, Recent};
 use crate::wire::job::{Counts, Job, JobError, StageProgress, Throughput, Usage, WaitReason, WaitingFor};
@@ -59,7 +60,8 @@ pub fn job(row: JobRow, facts: &Facts) -> Job {
         stages,
         waiting_for,
         error: row.failure.map(|(code, message)| JobError { code, message }),
-        left_out: Vec::new(),
+        left_out_total: row.left_out.total,
+        left_out: row.left_out.listed.into_iter().map(Into::into).collect(),
     }
 }
 
@@ -84,7 +86,7 @@ fn progress(row: &JobRow, stage: Stage) -> Vec<StageProgress> {
 }
 
 /// A job that is committed but could not be read back.
-pub fn unread(id: JobId, options: &Options, now: DateTime<Utc>) -> Job {
+pub fn unread(id: JobId, options: &Options, left_out: Omissions, now: DateTime<Utc>) -> Job {
     let stage = |stage: &Stage| StageProgress {
         stage: *stage,
         model: options.spec.model_of(*stage).to_string(),
@@ -109,7 +111,8 @@ pub fn unread(id: JobId, options: &Options, now: DateTime<Utc>) -> Job {
         throughput: None,
         waiting_for: Vec::new(),
         error: None,
-        left_out: Vec::new(),
+        left_out_total: left_out.total,
+        left_out: left_out.listed.into_iter().map(Into::into).collect(),
     }
 }
 

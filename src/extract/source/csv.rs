@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use ::csv::{ReaderBuilder, Trim};
 
-use super::{SourceError, checked};
+use super::settle::settle;
+use super::{Read, Sieve, SourceError};
 use crate::domain::catalog::{Catalog, Column, ForeignKey, Table};
 
 const TABLE: &[&str] = &["table", "tablename"];
@@ -20,8 +21,9 @@ const TABLE_COMMENT: &[&str] = &["tablecomment", "tabledescription"];
 
 /// Reads a CSV with a header that names at least the table; comma, semicolon or tab separate.
 ///
-/// `references` is `table` or `table.column`; `key` is `pri`, `pk`, `primary`, `uni`, `unique` or a yes.
-pub fn read(text: &str) -> Result<Catalog, SourceError> {
+/// `references` is `table` or `table.column`; `key` is `pri`, `pk`, `primary`, `uni`, `unique` or a yes. Rows that say
+/// the same of a table or column twice are faults; with `lenient` they are listed and the first one counts.
+pub fn read(text: &str, lenient: bool) -> Result<Read, SourceError> {
     let text = text.trim_start_matches('\u{feff}');
     let head = text.lines().next().unwrap_or("");
     let delimiter = [b',', b';', b'\t']
@@ -43,13 +45,22 @@ pub fn read(text: &str) -> Result<Catalog, SourceError> {
             .to_vec();
     let mut catalog = Catalog::default();
     let mut by_name: HashMap<String, usize> = HashMap::new();
+    let mut lines = Vec::new();
+    let mut sieve = Sieve::new(lenient);
     for record in reader.records() {
-        let record = record.map_err(|e| of_csv(&e))?;
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                sieve.leave_out(of_csv(&error))?;
+                continue;
+            }
+        };
         let line = record.position().map_or(1, ::csv::Position::line);
         let cell = |n: usize| places[n].and_then(|at| record.get(at)).filter(|c| !c.is_empty());
         let name = record.get(table_at).unwrap_or("");
         if name.is_empty() {
-            return Err(SourceError::new(line, table_at as u64 + 1, "the table's name is empty"));
+            sieve.leave_out(SourceError::new(line, table_at as u64 + 1, "the table's name is empty"))?;
+            continue;
         }
         let name = match cell(0) {
             Some(schema) if !["public", "dbo", "main"].contains(&schema) => format!("{schema}.{name}"),
@@ -58,18 +69,22 @@ pub fn read(text: &str) -> Result<Catalog, SourceError> {
         let at = *by_name.entry(name.clone()).or_insert(catalog.tables.len());
         if at == catalog.tables.len() {
             catalog.tables.push(Table { name, ..Table::default() });
+            lines.push(line);
         }
         let table = &mut catalog.tables[at];
         if let Some(comment) = cell(8) {
             table.comment = Some(comment.into());
         }
         if let Some(column) = cell(1) {
-            add_column(table, column, &cell, line)?;
+            if let Err(error) = add_column(table, column, &cell, line) {
+                sieve.leave_out(error)?;
+            }
         } else if let Some(comment) = cell(7) {
             table.comment = Some(comment.into());
         }
     }
-    checked(catalog)
+    let catalog = settle(catalog, &mut sieve, |at, _| (lines[at], 1))?;
+    Ok(Read { catalog, left_out: sieve.into_left_out() })
 }
 
 fn add_column<'a>(

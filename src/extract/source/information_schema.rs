@@ -65,7 +65,7 @@ pub fn build(rows: Rows, default_schema: &str) -> Result<Catalog, SourceError> {
         let Some(at) = by_name.get(&name(&row.schema, &row.table)) else { continue };
         catalog.tables[*at].columns.push(Column {
             name: row.column,
-            data_type: row.data_type.to_lowercase(),
+            data_type: lowered(&row.data_type),
             nullable: row.nullable,
             default: row.default,
             comment: row.comment,
@@ -88,4 +88,15 @@ pub fn build(rows: Rows, default_schema: &str) -> Result<Catalog, SourceError> {
         }
     }
     checked(catalog)
+}
+
+/// A type's spelling in lower case, but for what is quoted: the values of an enumeration keep theirs.
+pub(super) fn lowered(text: &str) -> String {
+    let mut quoted = false;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        quoted ^= c == '\'';
+        if quoted { out.push(c) } else { out.extend(c.to_lowercase()) }
+    }
+    out
 }

@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use super::SourceError;
+use super::{Sieve, SourceError};
+use crate::domain::omission::Omissions;
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -11,10 +12,17 @@ enum Line {
     Object { text: String },
 }
 
-/// Reads all lines; the first that is not a text ends it, with its number.
-pub fn read(text: &str) -> Result<Vec<String>, SourceError> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines.map(|(at, line)| read_line(line, at as u64 + 1)).collect()
+/// Reads all lines; the first that is not a text ends it, with its number, or with `lenient` is listed.
+pub fn read(text: &str, lenient: bool) -> Result<(Vec<String>, Omissions), SourceError> {
+    let mut sieve = Sieve::new(lenient);
+    let mut texts = Vec::new();
+    for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
+        match read_line(line, number) {
+            Ok(text) => texts.push(text),
+            Err(error) => sieve.leave_out(error)?,
+        }
+    }
+    Ok((texts, sieve.into_left_out()))
 }
 
 /// Reads one line; `number` counts from 1 and is for the error only.

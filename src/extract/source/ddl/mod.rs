@@ -1,9 +1,16 @@
-//! DDL text → catalog: `CREATE TABLE`, `ALTER TABLE … ADD`, `COMMENT ON`, `CREATE UNIQUE INDEX`, `DROP TABLE`.
+//! DDL text → catalog: `CREATE TABLE`, `ALTER TABLE`, `COMMENT ON`, `CREATE UNIQUE INDEX`, `DROP TABLE`, and SQL
+//! Server's extended properties, in the order in which a script runs them.
 //!
-//! [`split`] finds statements (and steps over functions, data and client commands as `pg_dump` and `mysqldump`
-//! write them); [`read`] takes the relevant ones apart. Column definitions are parsed by sqlparser, one at a
-//! time, so that an error has a place and the rest of a table survives it.
+//! [`split`] finds statements (and steps over functions, data and client commands as `pg_dump`, `mysqldump` and
+//! others write them); [`read`] takes the relevant ones apart, [`alter`] changes what is there. Column definitions
+//! are parsed by sqlparser, one at a time, so that an error has a place and the rest of a table survives it.
 
+mod alter;
+mod column;
+mod comments;
+mod draft;
+mod element;
+mod property;
 mod read;
 mod split;
 mod walk;
@@ -12,8 +19,9 @@ use sqlparser::dialect::{
     Dialect as SqlDialect, GenericDialect, MsSqlDialect, MySqlDialect, PostgreSqlDialect, SQLiteDialect,
 };
 
-use super::SourceError;
-use crate::domain::catalog::Catalog;
+pub use comments::{Comments, comments};
+
+use super::{Read, Sieve, SourceError};
 
 /// Whose SQL it is; decides quoting, the case of unquoted names, and the default schema.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,56 +42,31 @@ pub struct Options {
     pub lenient: bool,
 }
 
-/// A catalog, and what was left out of it (only with [`Options::lenient`]).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Read {
-    pub catalog: Catalog,
-    pub left_out: Vec<SourceError>,
-}
-
 /// Reads a script. Foreign keys to tables that it lacks are kept; [`Catalog::keys`] shows which they are.
+///
+/// [`Catalog::keys`]: crate::domain::catalog::Catalog::keys
 pub fn read(text: &str, options: Options) -> Result<Read, SourceError> {
     let dialect = match options.dialect {
         Dialect::Auto => guess(text),
         dialect => dialect,
     };
+    let mut sieve = Sieve::new(options.lenient);
     let mut reader = read::Reader::new(dialect);
-    let mut left_out = Vec::new();
-    for statement in split::statements(text, dialect)? {
+    let (statements, open_end) = split::statements(text, dialect);
+    for statement in statements {
         for error in reader.statement(&statement) {
-            if !options.lenient {
-                return Err(error);
-            }
-            left_out.push(error);
+            sieve.leave_out(error)?;
         }
     }
-    let catalog = reader.finish();
+    if let Some(error) = open_end {
+        sieve.leave_out(error)?;
+    }
+    let catalog = reader.finish(&mut sieve)?;
+    let left_out = sieve.into_left_out();
     if catalog.tables.is_empty() && left_out.is_empty() {
         return Err(SourceError::new(1, 1, "no CREATE TABLE statement was found"));
     }
-    if !options.lenient {
-        return Ok(Read { catalog: super::checked(catalog)?, left_out });
-    }
-    Ok(Read { catalog: without_broken_keys(catalog, &mut left_out), left_out })
-}
-
-/// Keys over columns that were left out go with them.
-fn without_broken_keys(mut catalog: Catalog, left_out: &mut Vec<SourceError>) -> Catalog {
-    for table in &mut catalog.tables {
-        let columns: Vec<String> = table.columns.iter().map(|c| c.name.clone()).collect();
-        let known = |key: &[String]| columns.is_empty() || key.iter().all(|c| columns.contains(c));
-        let before = table.unique.len() + table.foreign_keys.len() + table.primary_key.len();
-        table.unique.retain(|key| known(key));
-        table.foreign_keys.retain(|key| known(&key.columns));
-        if !known(&table.primary_key) {
-            table.primary_key.clear();
-        }
-        if before != table.unique.len() + table.foreign_keys.len() + table.primary_key.len() {
-            let message = format!("keys of table '{}' over columns that were left out", table.name);
-            left_out.push(SourceError::new(1, 1, message));
-        }
-    }
-    catalog
+    Ok(Read { catalog, left_out })
 }
 
 impl Dialect {
@@ -117,7 +100,10 @@ fn guess(text: &str) -> Dialect {
             Dialect::MsSql,
             count(&["[dbo]", "\ngo\n", "\ngo\r", "nvarchar", "identity(", "] [", "uniqueidentifier"]),
         ),
-        (Dialect::Sqlite, count(&["autoincrement", "without rowid", "pragma ", "sqlite_"])),
+        (
+            Dialect::Sqlite,
+            count(&["autoincrement", "without rowid", "pragma ", "sqlite_", "create virtual table"]),
+        ),
         (
             Dialect::Postgres,
             count(&[

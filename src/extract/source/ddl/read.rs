@@ -1,30 +1,47 @@
-//! Statements → tables. Headers and constraints are walked token by token; a column is parsed by sqlparser.
+//! Statements → tables.
 
 use std::collections::HashMap;
 
-use sqlparser::ast::{ColumnOption, DataType};
-
 use super::Dialect;
+use super::alter::{self, Beyond};
+use super::draft::{Draft, same};
+use super::element::element;
+use super::property::description;
 use super::split::Statement;
 use super::walk::{Found, Walk, table_name, tokens};
-use crate::domain::catalog::{Catalog, Column, ForeignKey, Table};
-use crate::extract::source::SourceError;
+use crate::domain::catalog::{Catalog, ForeignKey};
+use crate::extract::source::settle::{Part, settle};
+use crate::extract::source::{Sieve, SourceError};
 
 pub struct Reader {
     dialect: Dialect,
-    tables: Vec<Table>,
-    /// Folded name → position.
-    by_name: HashMap<String, usize>,
+    /// Dropped tables stay as `None`, so that places stand.
+    drafts: Vec<Option<Draft>>,
+    exact: HashMap<String, usize>,
+    /// In lower case, for names that are spelled otherwise where they are used.
+    folded: HashMap<String, usize>,
+    /// SQLite's virtual tables, whose shadow tables are no tables of the model.
+    virtual_tables: Vec<String>,
 }
 
 impl Reader {
     pub fn new(dialect: Dialect) -> Self {
-        Self { dialect, tables: Vec::new(), by_name: HashMap::new() }
+        let (exact, folded) = (HashMap::new(), HashMap::new());
+        Self { dialect, drafts: Vec::new(), exact, folded, virtual_tables: Vec::new() }
     }
 
     /// Takes in one statement; what could not be read of it comes back.
     pub fn statement(&mut self, statement: &Statement<'_>) -> Vec<SourceError> {
-        if !is_relevant(statement.text) {
+        let known = self.drafts.len();
+        let errors = self.read(statement);
+        if let Some(draft) = self.drafts[known..].iter_mut().flatten().next() {
+            draft.note_comments(super::comments::read(statement.text, self.dialect));
+        }
+        errors
+    }
+
+    fn read(&mut self, statement: &Statement<'_>) -> Vec<SourceError> {
+        if !is_relevant(statement.text, self.dialect) {
             return Vec::new();
         }
         let tokens = match tokens(statement, self.dialect) {
@@ -41,27 +58,44 @@ impl Reader {
 
     fn apply(&mut self, walk: &mut Walk<'_>, errors: &mut Vec<SourceError>) -> Found<()> {
         if walk.word("CREATE") {
-            let unique = walk.until_any(&["TABLE", "INDEX"], &["UNIQUE"]);
-            return match unique {
-                Some(("TABLE", _)) => self.create_table(walk, errors),
-                Some(("INDEX", true)) => self.unique_index(walk),
-                _ => Ok(()),
-            };
+            return self.create(walk, errors);
         }
-        if walk.word("ALTER") {
-            walk.word("TABLE");
+        if walk.words(&["ALTER", "TABLE"]) {
             return self.alter_table(walk, errors);
         }
-        if walk.word("COMMENT") {
+        if walk.words(&["COMMENT", "ON"]) {
             return self.comment(walk);
         }
-        if walk.word("DROP") {
-            walk.word("TABLE");
+        if walk.words(&["DROP", "TABLE"]) {
             walk.words(&["IF", "EXISTS"]);
-            let name = walk.name()?;
-            if let Some(at) = self.position(&name) {
-                self.remove(at);
+            for mut name in walk.rest().split_commas() {
+                let name = name.name()?;
+                self.remove(&name);
             }
+            return Ok(());
+        }
+        if walk.seek("sp_addextendedproperty") {
+            self.describe(*walk);
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, walk: &mut Walk<'_>, errors: &mut Vec<SourceError>) -> Found<()> {
+        let (mut unique, mut is_virtual) = (false, false);
+        while walk.at < walk.tokens.len() {
+            if walk.word("TABLE") {
+                return if is_virtual { self.virtual_table(walk) } else { self.create_table(walk, errors) };
+            }
+            if walk.word("INDEX") {
+                return if unique { self.unique_index(walk) } else { Ok(()) };
+            }
+            if walk.is_word("TEMP") || walk.is_word("TEMPORARY") {
+                // gone with its session
+                return Ok(());
+            }
+            unique |= walk.is_word("UNIQUE");
+            is_virtual |= walk.is_word("VIRTUAL");
+            walk.at += 1;
         }
         Ok(())
     }
@@ -70,27 +104,120 @@ impl Reader {
         walk.words(&["IF", "NOT", "EXISTS"]);
         let place = walk.place();
         let name = walk.name()?;
-        if walk.words(&["PARTITION", "OF"]) {
-            // a part of its parent, not a table of the model
+        if name.starts_with('#') || self.is_shadow(&name) {
             return Ok(());
         }
-        if self.by_name.contains_key(&fold(&name)) {
-            return Err(place.error(format!("table '{name}' is defined twice")));
+        let mut draft = Draft::new(name, place);
+        draft.is_part = walk.words(&["PARTITION", "OF"]);
+        if self.exact.contains_key(&draft.table.name) {
+            return Err(place.error(format!("table '{}' is defined twice", draft.table.name)));
         }
-        let mut table = Table { name, ..Table::default() };
+        if draft.is_part {
+            self.insert(draft);
+            return Ok(());
+        }
         if let Some(body) = walk.parens() {
             for part in body.split_commas() {
-                if let Err(error) = element(&mut table, part) {
+                if let Err(error) = self.part(&mut draft, part) {
                     errors.push(error);
                 }
             }
-        } else if !walk.is_word("AS") && !walk.is_word("LIKE") {
+            if walk.word("INHERITS")
+                && let Some(parents) = walk.parens()
+            {
+                for mut parent in parents.split_commas().into_iter().rev() {
+                    let parent = parent.name()?;
+                    self.copy_columns(&mut draft, &parent, true);
+                }
+            }
+        } else if walk.is_word("LIKE") {
+            self.part(&mut draft, *walk)?;
+        } else if !walk.is_word("AS") && !walk.is_word("OF") {
             return Err(walk.expected("the table's columns in parentheses"));
         }
-        table.comment = walk.table_comment();
-        self.by_name.insert(fold(&table.name), self.tables.len());
-        self.tables.push(table);
+        draft.table.comment = walk.table_comment();
+        self.insert(draft);
         Ok(())
+    }
+
+    /// An element of the table's body; only `LIKE` needs the other tables.
+    fn part(&mut self, draft: &mut Draft, part: Walk<'_>) -> Found<()> {
+        // `like text` is a column, `LIKE other.table` is not
+        if part.is_word("LIKE") {
+            let mut rest = Walk { at: part.at + 1, ..part };
+            let plain = rest.name();
+            let options =
+                rest.at >= rest.tokens.len() || rest.is_word("INCLUDING") || rest.is_word("EXCLUDING");
+            if let (Ok(other), true) = (plain, options)
+                && self.position(&other).is_some()
+            {
+                self.copy_columns(draft, &other, false);
+                let all = part.dialect == Dialect::MySql || part.has_words(&["INCLUDING", "ALL"]);
+                if all || part.has_words(&["INCLUDING", "INDEXES"]) {
+                    self.copy_keys(draft, &other);
+                }
+                return Ok(());
+            }
+        }
+        element(draft, part)
+    }
+
+    fn copy_columns(&self, draft: &mut Draft, other: &str, in_front: bool) {
+        if let Some(other) = self.position(other).and_then(|at| self.drafts[at].as_ref()) {
+            draft.copy_columns(&other.table, in_front);
+        }
+    }
+
+    fn copy_keys(&self, draft: &mut Draft, other: &str) {
+        if let Some(other) = self.position(other).and_then(|at| self.drafts[at].as_ref()) {
+            draft.table.primary_key = other.table.primary_key.clone();
+            draft.table.unique = other.table.unique.clone();
+        }
+    }
+
+    /// `CREATE VIRTUAL TABLE name USING module (arguments)`: the arguments that are names are columns.
+    fn virtual_table(&mut self, walk: &mut Walk<'_>) -> Found<()> {
+        walk.words(&["IF", "NOT", "EXISTS"]);
+        let place = walk.place();
+        let mut draft = Draft::new(walk.name()?, place);
+        if !walk.word("USING") {
+            return Err(walk.expected("USING"));
+        }
+        walk.identifier()?;
+        if let Some(body) = walk.parens() {
+            for part in body.split_commas() {
+                let is_option = part.peek(1) == Some(&sqlparser::tokenizer::Token::Eq);
+                if !part.tokens.is_empty() && !is_option {
+                    // a module's words behind the name are no types
+                    let name = Walk { tokens: &part.tokens[..1], ..part };
+                    element(&mut draft, name)?;
+                }
+            }
+        }
+        self.virtual_tables.push(draft.table.name.clone());
+        self.insert(draft);
+        Ok(())
+    }
+
+    fn is_shadow(&self, name: &str) -> bool {
+        const SUFFIXES: [&str; 11] = [
+            "_data",
+            "_idx",
+            "_content",
+            "_docsize",
+            "_config",
+            "_node",
+            "_parent",
+            "_rowid",
+            "_segments",
+            "_segdir",
+            "_stat",
+        ];
+        self.dialect == Dialect::Sqlite
+            && self
+                .virtual_tables
+                .iter()
+                .any(|table| name.strip_prefix(table.as_str()).is_some_and(|rest| SUFFIXES.contains(&rest)))
     }
 
     fn alter_table(&mut self, walk: &mut Walk<'_>, errors: &mut Vec<SourceError>) -> Found<()> {
@@ -98,29 +225,74 @@ impl Reader {
         walk.word("ONLY");
         let place = walk.place();
         let name = walk.name()?;
-        let mut found = None;
+        let mut adds = false;
         for mut action in walk.rest().split_commas() {
             // SQL Server: WITH CHECK ADD CONSTRAINT
             action.words(&["WITH", "CHECK"]);
             action.words(&["WITH", "NOCHECK"]);
-            if !action.word("ADD") && found != Some(true) {
-                found = Some(false);
+            if action.word("ADD") {
+                adds = true;
+            } else if alter::begins_action(&action) || !adds {
+                adds = false;
+            }
+            let at = self.position(&name);
+            let Some(draft) = at.and_then(|at| self.drafts[at].as_mut()) else {
+                if adds {
+                    return Err(place.error(format!("table '{name}' is not defined before this")));
+                }
+                continue;
+            };
+            if adds {
+                alter::add(draft, action, errors);
                 continue;
             }
-            found = Some(true);
-            let Some(at) = self.position(&name) else {
-                return Err(place.error(format!("table '{name}' is not defined before this")));
-            };
-            action.word("COLUMN");
-            action.words(&["IF", "NOT", "EXISTS"]);
-            if let Err(error) = element(&mut self.tables[at], action) {
-                errors.push(error);
+            match alter::change(draft, action) {
+                Ok(beyond) => self.beyond(&name, beyond),
+                Err(error) => errors.push(error),
             }
         }
         Ok(())
     }
 
+    fn beyond(&mut self, name: &str, beyond: Beyond) {
+        match beyond {
+            Beyond::Nothing => {}
+            Beyond::Attach(part) => {
+                if let Some(part) = self.position(&part).and_then(|at| self.drafts[at].as_mut()) {
+                    part.is_part = true;
+                }
+            }
+            Beyond::RenameTable(to) => self.rename(name, &to),
+            Beyond::RenameColumn { from, to } => {
+                let keys = self.drafts.iter_mut().flatten().flat_map(|d| &mut d.table.foreign_keys);
+                let names =
+                    keys.filter(|key| same(&key.ref_table, name)).flat_map(|key| &mut key.ref_columns);
+                names.filter(|column| same(column, &from)).for_each(|column| column.clone_from(&to));
+            }
+        }
+    }
+
+    fn rename(&mut self, from: &str, to: &str) {
+        let Some(at) = self.position(from) else { return };
+        // the schema stays where the new name has none
+        let to = match from.rsplit_once('.') {
+            Some((schema, _)) if !to.contains('.') => format!("{schema}.{to}"),
+            _ => to.to_string(),
+        };
+        let keys = self.drafts.iter_mut().flatten().flat_map(|d| &mut d.table.foreign_keys);
+        keys.filter(|key| same(&key.ref_table, from)).for_each(|key| key.ref_table.clone_from(&to));
+        if let Some(mut draft) = self.drafts[at].take() {
+            self.forget(&draft.table.name, at);
+            draft.table.name = to;
+            self.index(&draft.table.name, at);
+            self.drafts[at] = Some(draft);
+        }
+    }
+
     fn unique_index(&mut self, walk: &mut Walk<'_>) -> Found<()> {
+        let place = walk.place();
+        walk.words(&["IF", "NOT", "EXISTS"]);
+        let index = Walk { ..*walk }.identifier().ok();
         if !walk.seek("ON") {
             return Ok(());
         }
@@ -132,14 +304,14 @@ impl Reader {
         let Some(body) = walk.parens() else { return Err(walk.expected("columns in parentheses")) };
         // an index over expressions, or over some rows only, makes no column unique
         let partial = walk.rest().seek("WHERE");
-        if let (Some(at), Some(columns), false) = (self.position(&name), body.plain_columns(), partial) {
-            add_unique(&mut self.tables[at], columns);
+        let draft = self.position(&name).and_then(|at| self.drafts[at].as_mut());
+        if let (Some(draft), Some(columns), false) = (draft, body.plain_columns(), partial) {
+            draft.unique(index, columns, place);
         }
         Ok(())
     }
 
     fn comment(&mut self, walk: &mut Walk<'_>) -> Found<()> {
-        walk.word("ON");
         let of_column = walk.word("COLUMN");
         if !of_column && !walk.word("TABLE") {
             return Ok(());
@@ -152,14 +324,12 @@ impl Reader {
             return Err(walk.expected("IS"));
         }
         let text = walk.string();
-        let Some(at) = self.position(&name) else {
-            // of a view, perhaps
-            return Ok(());
-        };
-        let table = &mut self.tables[at];
+        let draft = self.position(&name).and_then(|at| self.drafts[at].as_mut());
+        // of a view, perhaps
+        let Some(draft) = draft else { return Ok(()) };
         match column {
-            None => table.comment = text,
-            Some(column) => match table.columns.iter_mut().find(|c| same(&c.name, &column)) {
+            None => draft.table.comment = text,
+            Some(column) => match draft.column(&column) {
                 Some(found) => found.comment = text,
                 None => return Err(place.error(format!("table '{name}' has no column '{column}'"))),
             },
@@ -167,35 +337,67 @@ impl Reader {
         Ok(())
     }
 
-    fn position(&self, name: &str) -> Option<usize> {
-        let exact = self.by_name.get(&fold(name)).copied();
-        exact.or_else(|| self.tables.iter().position(|t| same(&t.name, name)))
+    fn describe(&mut self, walk: Walk<'_>) {
+        let Some(found) = description(walk) else { return };
+        let parts: Vec<String> = found.schema.into_iter().chain([found.table]).collect();
+        let at = self.position(&table_name(self.dialect, &parts));
+        let Some(draft) = at.and_then(|at| self.drafts[at].as_mut()) else { return };
+        match found.column {
+            None => draft.table.comment = Some(found.text),
+            Some(name) => {
+                draft.column(&name).into_iter().for_each(|c| c.comment = Some(found.text.clone()));
+            }
+        }
     }
 
-    fn remove(&mut self, at: usize) {
-        self.tables.remove(at);
-        self.by_name = self.tables.iter().enumerate().map(|(i, t)| (fold(&t.name), i)).collect();
+    fn position(&self, name: &str) -> Option<usize> {
+        self.exact.get(name).or_else(|| self.folded.get(&name.to_lowercase())).copied()
+    }
+
+    fn insert(&mut self, draft: Draft) {
+        self.index(&draft.table.name, self.drafts.len());
+        self.drafts.push(Some(draft));
+    }
+
+    fn index(&mut self, name: &str, at: usize) {
+        self.exact.insert(name.to_string(), at);
+        self.folded.entry(name.to_lowercase()).or_insert(at);
+    }
+
+    fn forget(&mut self, name: &str, at: usize) {
+        self.exact.retain(|_, place| *place != at);
+        if self.folded.get(&name.to_lowercase()) == Some(&at) {
+            self.folded.remove(&name.to_lowercase());
+        }
+    }
+
+    fn remove(&mut self, name: &str) {
+        if let Some(at) = self.position(name)
+            && let Some(draft) = self.drafts[at].take()
+        {
+            self.forget(&draft.table.name, at);
+        }
     }
 
     /// Names in keys take the spelling of what they refer to.
-    pub fn finish(mut self) -> Catalog {
+    pub fn finish(self, sieve: &mut Sieve) -> Result<Catalog, SourceError> {
+        let mut drafts: Vec<Draft> = self.drafts.into_iter().flatten().filter(|d| !d.is_part).collect();
         let names: HashMap<String, String> =
-            self.tables.iter().map(|t| (t.name.to_lowercase(), t.name.clone())).collect();
-        let columns: HashMap<String, Vec<String>> = self
-            .tables
+            drafts.iter().map(|d| (d.table.name.to_lowercase(), d.table.name.clone())).collect();
+        let columns: HashMap<String, Vec<String>> = drafts
             .iter()
-            .map(|t| (t.name.clone(), t.columns.iter().map(|c| c.name.clone()).collect()))
+            .map(|d| (d.table.name.clone(), d.table.columns.iter().map(|c| c.name.clone()).collect()))
             .collect();
-        for table in &mut self.tables {
-            let own = columns[&table.name].clone();
-            spell(&mut table.primary_key, &own);
-            table.unique.iter_mut().for_each(|key| spell(key, &own));
-            for name in table.primary_key.clone() {
-                table.columns.iter_mut().filter(|c| c.name == name).for_each(|c| c.nullable = false);
+        for table in drafts.iter_mut().map(|draft| &mut draft.table) {
+            let own = &columns[&table.name];
+            spell(&mut table.primary_key, own);
+            table.unique.iter_mut().for_each(|key| spell(key, own));
+            for column in &mut table.columns {
+                column.nullable &= !table.primary_key.contains(&column.name);
             }
             let mut keys: Vec<ForeignKey> = Vec::new();
             for mut key in std::mem::take(&mut table.foreign_keys) {
-                spell(&mut key.columns, &own);
+                spell(&mut key.columns, own);
                 if !columns.contains_key(&key.ref_table)
                     && let Some(name) = names.get(&key.ref_table.to_lowercase())
                 {
@@ -214,17 +416,12 @@ impl Reader {
             }
             table.foreign_keys = keys;
         }
-        Catalog { tables: self.tables }
+        let tables = drafts.iter_mut().map(|draft| std::mem::take(&mut draft.table)).collect();
+        settle(Catalog { tables }, sieve, |at, part| match part {
+            Part::Key(columns) => drafts[at].place_of_key(columns).line_and_column(),
+            Part::Table | Part::Column(_) => drafts[at].place.line_and_column(),
+        })
     }
-}
-
-/// Tables of a name are told apart exactly; see [`same`] for looking one up.
-fn fold(name: &str) -> String {
-    name.to_string()
-}
-
-fn same(a: &str, b: &str) -> bool {
-    a == b || a.to_lowercase() == b.to_lowercase()
 }
 
 fn spell(names: &mut [String], known: &[String]) {
@@ -237,7 +434,7 @@ fn spell(names: &mut [String], known: &[String]) {
     }
 }
 
-fn is_relevant(text: &str) -> bool {
+fn is_relevant(text: &str, dialect: Dialect) -> bool {
     let mut words = text.split(|c: char| !c.is_ascii_alphabetic()).filter(|w| !w.is_empty());
     let first = words.next().unwrap_or("").to_ascii_uppercase();
     let mut next = |n: usize, wanted: &[&str]| {
@@ -258,100 +455,7 @@ fn is_relevant(text: &str) -> bool {
         }
         "ALTER" | "DROP" => next(1, &["TABLE"]),
         "COMMENT" => next(2, &["TABLE", "COLUMN"]),
+        "EXEC" | "EXECUTE" => dialect == Dialect::MsSql && text.contains("sp_addextendedproperty"),
         _ => false,
     }
-}
-
-/// A column or a constraint.
-fn element(table: &mut Table, mut walk: Walk<'_>) -> Found<()> {
-    if walk.tokens.is_empty() {
-        return Err(walk.expected("a column or a constraint"));
-    }
-    let mut constraint = None;
-    if walk.is_unquoted("CONSTRAINT") {
-        walk.at += 1;
-        let named = !["PRIMARY", "UNIQUE", "FOREIGN", "CHECK", "EXCLUDE"].iter().any(|w| walk.is_word(w));
-        if named {
-            constraint = Some(walk.identifier()?);
-        }
-    }
-    if walk.is_unquoted("PRIMARY") && walk.is_word_at(1, "KEY") {
-        walk.at += 2;
-        table.primary_key = walk.key_columns()?;
-    } else if walk.is_unquoted("UNIQUE") {
-        walk.at += 1;
-        let columns = walk.key_columns()?;
-        add_unique(table, columns);
-    } else if walk.is_unquoted("FOREIGN") && walk.is_word_at(1, "KEY") {
-        walk.at += 2;
-        let columns = walk.key_columns()?;
-        if !walk.word("REFERENCES") {
-            return Err(walk.expected("REFERENCES"));
-        }
-        let ref_table = walk.name()?;
-        let ref_columns = match walk.parens() {
-            Some(body) => body.plain_columns().ok_or_else(|| body.expected("column names"))?,
-            None => Vec::new(),
-        };
-        table.foreign_keys.push(ForeignKey { name: constraint, columns, ref_table, ref_columns });
-    } else if constraint.is_some() || walk.is_no_column() {
-        // CHECK, EXCLUDE, INDEX, LIKE, PERIOD … say nothing the catalog keeps
-        return Ok(());
-    } else {
-        return column(table, walk);
-    }
-    Ok(())
-}
-
-fn add_unique(table: &mut Table, columns: Vec<String>) {
-    if !columns.is_empty() && !table.unique.contains(&columns) {
-        table.unique.push(columns);
-    }
-}
-
-fn column(table: &mut Table, walk: Walk<'_>) -> Found<()> {
-    let place = walk.place();
-    let def = walk.column_def()?;
-    let name = walk.folded(&def.name.value, def.name.quote_style);
-    if table.columns.iter().any(|c| c.name == name) {
-        return Err(place.error(format!("column '{name}' is defined twice in table '{}'", table.name)));
-    }
-    let data_type = match &def.data_type {
-        DataType::Unspecified => String::new(),
-        known => known.to_string().to_lowercase().replace(['[', ']', '"', '`'], ""),
-    };
-    let mut column = Column { name: name.clone(), data_type, nullable: true, default: None, comment: None };
-    for option in def.options {
-        match option.option {
-            ColumnOption::NotNull => column.nullable = false,
-            ColumnOption::Default(value) => column.default = Some(value.to_string()),
-            ColumnOption::Comment(text) => column.comment = Some(text),
-            ColumnOption::PrimaryKey(_) => {
-                table.primary_key = vec![name.clone()];
-                column.nullable = false;
-            }
-            ColumnOption::Unique(_) => add_unique(table, vec![name.clone()]),
-            ColumnOption::ForeignKey(key) => table.foreign_keys.push(ForeignKey {
-                name: option.name.map(|n| n.value),
-                columns: vec![name.clone()],
-                ref_table: table_name(
-                    walk.dialect,
-                    &key.foreign_table
-                        .0
-                        .iter()
-                        .filter_map(|p| p.as_ident())
-                        .map(|i| walk.folded(&i.value, i.quote_style))
-                        .collect::<Vec<_>>(),
-                ),
-                ref_columns: key
-                    .referred_columns
-                    .iter()
-                    .map(|i| walk.folded(&i.value, i.quote_style))
-                    .collect(),
-            }),
-            _ => {}
-        }
-    }
-    table.columns.push(column);
-    Ok(())
 }

@@ -1,10 +1,12 @@
 //! A script cut into statements, with the place of each, without looking into them.
 //!
 //! Steps over quotes, comments, dollar-quoted bodies, `COPY … FROM stdin` data, `psql` backslash lines,
-//! `GO` lines and `DELIMITER`; a `;` inside any of them ends nothing.
+//! `GO` lines and `DELIMITER`; a `;` inside any of them ends nothing. SQL Server needs no `;`: there a line that
+//! begins with `CREATE` and the like begins a statement, and a procedure ends at its `GO`.
 
 use super::Dialect;
 use crate::extract::source::SourceError;
+use crate::extract::source::place::position;
 
 /// A statement's text without its end, and where its first character stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,13 +16,28 @@ pub struct Statement<'a> {
     pub column: u64,
 }
 
-pub fn statements(text: &str, dialect: Dialect) -> Result<Vec<Statement<'_>>, SourceError> {
-    let mut splitter = Splitter { text, at: 0, start: None, delimiter: ";", dialect, statements: Vec::new() };
+/// All statements up to the end, or up to a quote or comment that does not end; then that comes back as well.
+pub fn statements(text: &str, dialect: Dialect) -> (Vec<Statement<'_>>, Option<SourceError>) {
+    let mut splitter = Splitter {
+        text,
+        at: 0,
+        start: None,
+        delimiter: ";",
+        dialect,
+        depth: 0,
+        body: false,
+        statements: Vec::new(),
+    };
+    let mut open_end = None;
     while splitter.at < text.len() {
-        splitter.step()?;
+        if let Err(error) = splitter.step() {
+            open_end = Some(error);
+            splitter.start = None;
+            break;
+        }
     }
     splitter.end(text.len());
-    Ok(place(text, splitter.statements))
+    (place(text, splitter.statements), open_end)
 }
 
 struct Splitter<'a> {
@@ -30,6 +47,10 @@ struct Splitter<'a> {
     start: Option<usize>,
     delimiter: &'a str,
     dialect: Dialect,
+    /// Parentheses that are open; of SQL Server only.
+    depth: usize,
+    /// The statement that is open is a procedure of SQL Server or the like.
+    body: bool,
     statements: Vec<(usize, &'a str)>,
 }
 
@@ -51,6 +72,7 @@ impl<'a> Splitter<'a> {
     }
 
     fn end(&mut self, at: usize) {
+        (self.depth, self.body) = (0, false);
         if let Some(start) = self.start.take() {
             self.statements.push((start, self.text[start..at].trim_end()));
         }
@@ -61,7 +83,7 @@ impl<'a> Splitter<'a> {
             return Ok(());
         }
         let rest = self.rest();
-        if rest.starts_with(self.delimiter) {
+        if rest.starts_with(self.delimiter) && !self.body {
             let copies = self.start.is_some_and(|start| is_copy(&self.text[start..self.at]));
             self.end(self.at);
             self.at += self.delimiter.len();
@@ -83,10 +105,30 @@ impl<'a> Splitter<'a> {
         } else if c.is_whitespace() || c == '\u{feff}' {
             self.at += c.len_utf8();
         } else {
+            if self.dialect == Dialect::MsSql {
+                self.transact(c);
+            }
             self.start.get_or_insert(self.at);
             self.token(c)?;
         }
         Ok(())
+    }
+
+    /// Where SQL Server ends a statement without saying so.
+    fn transact(&mut self, c: char) {
+        match c {
+            '(' => self.depth += 1,
+            ')' => self.depth = self.depth.saturating_sub(1),
+            _ => {}
+        }
+        let line = self.text[..self.at].rsplit('\n').next().unwrap_or("");
+        let first = line.trim_start().is_empty();
+        if first && self.start.is_some() && self.depth == 0 && !self.body && begins_statement(self.rest()) {
+            self.end(self.at);
+        }
+        if self.start.is_none() {
+            self.body = begins_body(self.rest());
+        }
     }
 
     fn token(&mut self, c: char) -> Result<(), SourceError> {
@@ -194,12 +236,29 @@ fn dollar_tag(text: &str) -> Option<&str> {
     inside.chars().all(|c| c.is_alphanumeric() || c == '_').then(|| &text[..=end])
 }
 
-/// Line and column, from 1, of a byte.
-fn position(text: &str, at: usize) -> (u64, u64) {
-    let before = &text[..at];
-    let line = before.matches('\n').count() as u64 + 1;
-    let column = before.rsplit('\n').next().unwrap_or("").chars().count() as u64 + 1;
-    (line, column)
+/// The first words of a text, in upper case.
+fn head(text: &str) -> impl Iterator<Item = String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|w| !w.is_empty());
+    words.take(4).map(str::to_ascii_uppercase)
+}
+
+fn begins_statement(text: &str) -> bool {
+    let mut words = head(text);
+    match words.next().as_deref() {
+        Some("CREATE" | "EXEC" | "EXECUTE" | "INSERT" | "USE" | "PRINT" | "DECLARE" | "IF") => true,
+        // ALTER COLUMN and DROP COLUMN go on with an ALTER TABLE
+        Some("ALTER" | "DROP") => words.next().is_some_and(|word| word == "TABLE"),
+        _ => false,
+    }
+}
+
+fn begins_body(text: &str) -> bool {
+    let mut words = head(text);
+    let first = words.next();
+    matches!(first.as_deref(), Some("CREATE" | "ALTER"))
+        && words
+            .find(|word| word != "OR" && word != "ALTER")
+            .is_some_and(|word| ["PROCEDURE", "PROC", "FUNCTION", "TRIGGER", "VIEW"].contains(&word.as_str()))
 }
 
 /// Places of all statements in one pass.

@@ -1,8 +1,5 @@
-//! A statement's tokens, and a walk over them: names, parenthesised parts, lists, one column's definition.
+//! A statement's tokens, and a walk over them: names, parenthesised parts, lists.
 
-use sqlparser::ast::ColumnDef;
-use sqlparser::keywords::Keyword;
-use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 use super::Dialect;
@@ -46,6 +43,24 @@ impl Place {
     pub(super) fn error(self, message: String) -> SourceError {
         SourceError::new(self.0, self.1, message)
     }
+
+    pub(super) fn line_and_column(self) -> (u64, u64) {
+        (self.0, self.1)
+    }
+}
+
+/// Tokens as text, with a blank where the source has one.
+pub(super) fn spelled(tokens: &[TokenWithSpan]) -> String {
+    let mut text = String::new();
+    let mut end = None;
+    for token in tokens {
+        if end.is_some_and(|end| end != token.span.start) {
+            text.push(' ');
+        }
+        text.push_str(&token.token.to_string());
+        end = Some(token.span.end);
+    }
+    text
 }
 
 /// A walk over a statement's tokens, or over a part of them.
@@ -97,22 +112,10 @@ impl<'a> Walk<'a> {
         found
     }
 
-    /// Moves behind the first of `wanted`; says which it was and whether a word of `seen` came before.
-    pub(super) fn until_any(
-        &mut self,
-        wanted: &[&'static str],
-        seen: &[&str],
-    ) -> Option<(&'static str, bool)> {
-        let mut was_seen = false;
-        while self.at < self.tokens.len() {
-            if let Some(word) = wanted.iter().find(|w| self.is_word(w)) {
-                self.at += 1;
-                return Some((word, was_seen));
-            }
-            was_seen |= seen.iter().any(|w| self.is_word(w));
-            self.at += 1;
-        }
-        None
+    /// Whether the words stand somewhere from here on.
+    pub(super) fn has_words(&self, words: &[&str]) -> bool {
+        (self.at..self.tokens.len())
+            .any(|at| words.iter().enumerate().all(|(n, word)| Walk { at, ..*self }.is_word_at(n, word)))
     }
 
     /// Moves behind the first `word`.
@@ -231,7 +234,8 @@ impl<'a> Walk<'a> {
             let length = part.parens();
             let prefix =
                 length.is_none_or(|l| matches!(l.tokens, [one] if matches!(one.token, Token::Number(..))));
-            let plain = part.rest().tokens.iter().all(|t| matches!(t.token, Token::Word(_)));
+            // DESC, an operator class, COLLATE pg_catalog."C"
+            let plain = part.rest().tokens.iter().all(|t| matches!(t.token, Token::Word(_) | Token::Period));
             (prefix && plain).then_some(name)
         };
         self.split_commas().into_iter().map(column).collect()
@@ -253,38 +257,6 @@ impl<'a> Walk<'a> {
             || (self.is_word("PERIOD") && self.is_word_at(1, "FOR"))
             || ["KEY", "INDEX"].iter().any(|w| index(w))
             || (["FULLTEXT", "SPATIAL"].iter().any(|w| self.is_word(w)) && self.dialect == Dialect::MySql)
-    }
-
-    pub(super) fn column_def(&self) -> Found<ColumnDef> {
-        let tokens: Vec<TokenWithSpan> = self.rest().tokens.to_vec();
-        let mut last = None;
-        for dialect in [self.dialect, Dialect::Auto] {
-            let mut parser = Parser::new(dialect.parser()).with_tokens_with_locations(tokens.clone());
-            match parser.parse_column_def() {
-                Ok(def) if parser.peek_token_ref().token == Token::EOF => return Ok(def),
-                Ok(_) => {
-                    let token = parser.peek_token();
-                    let word_only =
-                        matches!(&token.token, Token::Word(w) if is_harmless(w.keyword, &w.value));
-                    if word_only {
-                        return Parser::new(dialect.parser())
-                            .with_tokens_with_locations(tokens)
-                            .parse_column_def()
-                            .map_err(|e| self.place().error(e.to_string()));
-                    }
-                    let message = format!("'{}' was not understood in a column's definition", token.token);
-                    last.get_or_insert(SourceError::new(
-                        token.span.start.line,
-                        token.span.start.column,
-                        message,
-                    ));
-                }
-                Err(error) => {
-                    last.get_or_insert(self.located(&error.to_string()));
-                }
-            }
-        }
-        Err(last.unwrap_or_else(|| self.expected("a column")))
     }
 
     /// sqlparser writes the place at the end of its message.
@@ -310,22 +282,4 @@ impl<'a> Walk<'a> {
         }
         rest.string()
     }
-}
-
-/// Column options that sqlparser does not know and the catalog does not need.
-pub(super) fn is_harmless(keyword: Keyword, word: &str) -> bool {
-    keyword == Keyword::ON
-        || [
-            "VISIBLE",
-            "VIRTUAL",
-            "STORED",
-            "SPARSE",
-            "ROWGUIDCOL",
-            "STORAGE",
-            "COMPRESSION",
-            "CLUSTERED",
-            "NONCLUSTERED",
-        ]
-        .iter()
-        .any(|w| word.eq_ignore_ascii_case(w))
 }

@@ -1,8 +1,8 @@
 //! A live Postgres as a source: its catalog rows, read in one read-only transaction of a connection of its own.
 //!
-//! Nothing of the user's data is read, and nothing is written. Needs no rights beyond seeing the tables.
-//! Views are left out: what they show is in their tables. The foreign database is not trusted: names are looked
-//! up in `pg_catalog` alone, so that none of its own functions can stand in for the server's.
+//! Views are left out: what they show is in their tables. Partitions are part of their parent, foreign tables are
+//! tables. The foreign database is not trusted: names are looked up in `pg_catalog` alone, so that none of its own
+//! functions can stand in for the server's.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,41 +10,48 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{Connection, Row};
 
+use super::{IntrospectError, LiveSource};
 use crate::domain::catalog::Catalog;
-use crate::extract::source::SourceError;
 use crate::extract::source::information_schema::{
     ColumnRow, Constraint, ConstraintRow, Rows, TableRow, build,
 };
 
-/// How long the foreign database may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    pub connect: Duration,
-    /// For each statement; the server ends it.
-    pub statement: Duration,
-}
-
-impl Default for Patience {
-    fn default() -> Self {
-        Self { connect: Duration::from_secs(10), statement: Duration::from_secs(30) }
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum IntrospectError {
-    #[error("the source database did not answer within {} s", .0.as_secs_f64())]
-    Timeout(Duration),
-    #[error("the source database cannot be read")]
-    Database(#[from] sqlx::Error),
-    #[error("the source database's catalog is not usable: {0}")]
-    Catalog(#[from] SourceError),
-}
+/// What the address may say behind its `?`.
+pub(super) const PARAMETERS: [&str; 20] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    "connect_timeout",
+    "target_session_attrs",
+];
 
 const TABLES: &str = "
     select n.nspname::text, c.relname::text, obj_description(c.oid, 'pg_class'),
-           case when c.reltuples < 0 then null else c.reltuples::bigint end
+           case when c.relkind = 'p' then (
+                    with recursive parts as (
+                        select inhrelid from pg_inherits where inhparent = c.oid
+                        union all
+                        select i.inhrelid from pg_inherits i join parts p on i.inhparent = p.inhrelid)
+                    select sum(l.reltuples)::bigint from parts join pg_class l on l.oid = inhrelid
+                     where l.relkind in ('r', 'f') and l.reltuples >= 0)
+                when c.reltuples >= 0 then c.reltuples::bigint end
       from pg_class c join pg_namespace n on n.oid = c.relnamespace
-     where c.relkind in ('r', 'p') and not c.relispartition
+     where c.relkind in ('r', 'p', 'f') and not c.relispartition
        and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
        and ($1::text[] is null or n.nspname = any ($1))
      order by n.nspname, c.relname";
@@ -56,7 +63,7 @@ const COLUMNS: &str = "
       join pg_class c on c.oid = a.attrelid
       join pg_namespace n on n.oid = c.relnamespace
       left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-     where c.relkind in ('r', 'p') and not c.relispartition and a.attnum > 0 and not a.attisdropped
+     where c.relkind in ('r', 'p', 'f') and not c.relispartition and a.attnum > 0 and not a.attisdropped
        and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
        and ($1::text[] is null or n.nspname = any ($1))
      order by n.nspname, c.relname, a.attnum";
@@ -93,18 +100,17 @@ const CONSTRAINTS: &str = "
        and ($1::text[] is null or n.nspname = any ($1))
      order by 1, 2, 3";
 
-/// Reads the schema behind `url`; `schemas` restricts it to some namespaces. Tables of `public` go by their
-/// bare name. Partitions are part of their parent.
-pub async fn read_postgres(
-    url: &str,
-    schemas: Option<&[String]>,
-    patience: Patience,
-) -> Result<Catalog, IntrospectError> {
-    let options = PgConnectOptions::from_str(url)?.application_name("adit introspection");
+/// Tables of `public` go by their bare name.
+pub(super) async fn read(source: &LiveSource<'_>) -> Result<Catalog, IntrospectError> {
+    let mut options = PgConnectOptions::from_str(source.url)?.application_name("adit introspection");
+    if let Some(password) = source.password {
+        options = options.password(password);
+    }
+    let patience = source.patience;
     let mut connection = tokio::time::timeout(patience.connect, PgConnection::connect_with(&options))
         .await
         .map_err(|_| IntrospectError::Timeout(patience.connect))??;
-    let rows = read_rows(&mut connection, schemas, patience.statement).await;
+    let rows = read_rows(&mut connection, source.schemas, patience.statement).await;
     // what was read stands, however the goodbye goes
     let _ = connection.close().await;
     Ok(build(rows?, "public")?)
