@@ -21,6 +21,8 @@ mod cli_control;
 mod cli_setup;
 #[path = "e2e/cli_sources.rs"]
 mod cli_sources;
+#[path = "e2e/cli_stream.rs"]
+mod cli_stream;
 #[path = "e2e/crash.rs"]
 mod crash;
 #[path = "e2e/fair.rs"]

@@ -1,11 +1,13 @@
 //! What the user typed, exactly; nothing is resolved here.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::demo::known_models;
+use super::report::Style;
 use crate::domain::code::Code;
 use crate::domain::task::Task;
 
@@ -38,7 +40,10 @@ pub struct Global {
         value_name = "URL"
     )]
     pub server: String,
-    /// Machine-readable output: one JSON document on stdout
+    /// How answers are printed [default: table on a terminal, plain elsewhere]
+    #[arg(long, global = true, value_enum, value_name = "FORMAT")]
+    pub output: Option<OutputFormat>,
+    /// The same as --output json: one JSON document on stdout
     #[arg(long, global = true)]
     pub json: bool,
     /// What is logged to stderr, as in `info,adit=debug`
@@ -47,6 +52,32 @@ pub struct Global {
     /// Logs as JSON lines
     #[arg(long, global = true, env = "ADIT_LOG_JSON")]
     pub log_json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// Boxes for people
+    Table,
+    /// One JSON document
+    Json,
+    /// Cells between tabs, a line each, without a head and nothing left out
+    Plain,
+}
+
+impl Global {
+    pub fn is_json(&self) -> bool {
+        self.json || self.output == Some(OutputFormat::Json)
+    }
+
+    /// How rows are laid out where the answer is no JSON.
+    pub fn style(&self) -> Style {
+        match self.output {
+            Some(OutputFormat::Table) => Style::Table,
+            Some(OutputFormat::Plain) => Style::Plain,
+            Some(OutputFormat::Json) | None if std::io::stdout().is_terminal() => Style::Table,
+            Some(OutputFormat::Json) | None => Style::Plain,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -66,6 +97,8 @@ pub enum Command {
         #[arg(long, value_name = "S")]
         timeout: Option<f64>,
     },
+    /// Lines in on stdin, answers out on stdout, in the same order and as soon as they are there
+    Stream(StreamArguments),
     /// Print a job's results, or the data model it found
     Results(ResultsArguments),
     /// End a job: waiting items at once, running ones within a step
@@ -81,6 +114,8 @@ pub enum Command {
     Delete { job: String },
     /// Show models and their readiness, or load and unload one
     Models(ModelsArguments),
+    /// Watch models, queue and batches live in the terminal
+    Top(TopArguments),
     /// Bring the database's schema up to date
     Migrate(StorageArguments),
     /// Check database, models, memory and limits, and say what to do
@@ -89,6 +124,14 @@ pub enum Command {
     Bench(BenchArguments),
     /// Measure what each of the engine's levers gives: one server after the other with some of them off
     Ablation(AblationArguments),
+    /// Print the completions of a shell: `adit completions bash > /etc/bash_completion.d/adit`
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, or write a page for each command
+    Man {
+        /// Write `adit.1`, `adit-submit.1` and so on into this folder
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Debug, Default, Args)]
@@ -175,6 +218,19 @@ pub struct SubmitArguments {
     /// Keep what can be read of the source, list what cannot, each part with line and column
     #[arg(long)]
     pub lenient: bool,
+    #[command(flatten)]
+    pub ask: AskArguments,
+    /// Submitting again with the same key and body gives the same job
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Follow the job until it ends
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// How items are asked.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AskArguments {
     /// JSON Schema of the answers (task custom)
     #[arg(long, value_name = "FILE")]
     pub schema: Option<PathBuf>,
@@ -195,15 +251,40 @@ pub struct SubmitArguments {
     /// Share among jobs of the same class, in percent of an ordinary job's (1 to 1000)
     #[arg(long, value_name = "PERCENT")]
     pub weight: Option<i16>,
-    /// Submitting again with the same key and body gives the same job
-    #[arg(long, value_name = "KEY")]
-    pub idempotency_key: Option<String>,
     /// Items that have not ended by then expire
     #[arg(long, value_name = "S")]
     pub expires_in: Option<u64>,
-    /// Follow the job until it ends
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StreamArguments {
+    /// What to extract; one that reads texts
+    #[arg(long, default_value = "custom")]
+    pub task: Task,
+    #[command(flatten)]
+    pub ask: AskArguments,
+    /// Lines that are submitted together, at most
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub lines: u32,
+    /// Lines that have come are submitted after this time, however few they are
+    #[arg(long, default_value_t = 200, value_name = "MS")]
+    pub linger: u64,
+    /// Submissions under way; reading waits for them
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub in_flight: u32,
+    /// Wait this long for a server that does not answer
+    #[arg(long, default_value_t = 60.0, value_name = "S")]
+    pub patience: f64,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct TopArguments {
+    /// Seconds between looks
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub every: f64,
+    /// Print once and end, as where stdout is no terminal
     #[arg(long)]
-    pub watch: bool,
+    pub once: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -250,8 +331,9 @@ pub struct ResultsArguments {
     /// Of `ndjson`: wait for the results of a running job until it ends
     #[arg(long)]
     pub follow: bool,
-    #[arg(long, short, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    /// Write to a file instead of stdout
+    #[arg(long, short = 'o', value_name = "FILE")]
+    pub to: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::args::{DemoArguments, Global, ServeArguments, SourceFormat, SubmitArguments};
+use super::args::{AskArguments, DemoArguments, Global, ServeArguments, SourceFormat, SubmitArguments};
 use super::exit::{Exit, Stop};
 use super::jobs;
 use super::output::print;
@@ -57,8 +57,8 @@ pub async fn run(global: &Global, args: &DemoArguments) -> Result<Exit> {
         }
     };
     let exit = outcome.verdict();
-    if !global.json {
-        print(report::data_model(&outcome.model))?;
+    if !global.is_json() {
+        print(report::data_model(&outcome.model, global.style()))?;
         print(format_args!("\n{}\n", outcome.mermaid))?;
         eprintln!("{}", outcome.line());
     }
@@ -67,7 +67,7 @@ pub async fn run(global: &Global, args: &DemoArguments) -> Result<Exit> {
         eprintln!("  adit --server http://{address} results {} --format mermaid", outcome.job.id);
         eprintln!("  curl http://{address}/api/models/status");
     }
-    if global.json {
+    if global.is_json() {
         print(format_args!("{}\n", outcome.json()))?;
     }
     if args.once {
@@ -137,16 +137,8 @@ async fn request(args: &DemoArguments) -> Result<JobRequest> {
             schemas: Vec::new(),
             dialect: "auto".into(),
             lenient: true,
-            schema: None,
-            instructions: None,
-            model: None,
-            max_tokens: None,
-            temperature: None,
-            seed: None,
-            class: None,
-            weight: None,
+            ask: AskArguments::default(),
             idempotency_key: None,
-            expires_in: None,
             watch: false,
         };
         return jobs::request(&submit).await;

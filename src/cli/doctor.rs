@@ -14,7 +14,11 @@ use super::settings as overlay;
 use crate::app::{Database, plans};
 use crate::config::settings::Settings;
 use crate::domain::model::MemoryPlan;
+use crate::models::device;
 use crate::store::embedded::EmbeddedError;
+
+/// Less than this free is a warning: write-ahead log and results need room.
+const MIN_FREE_DISK_BYTES: u64 = 1 << 30;
 
 /// One thing looked at.
 #[derive(Debug, Serialize)]
@@ -40,7 +44,8 @@ pub async fn run(global: &Global, args: &ServeArguments) -> Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let mut findings = vec![data_dir(&settings.data_dir), database(&settings).await];
+    let mut findings = vec![data_dir(&settings.data_dir), disk(&settings.data_dir), database(&settings).await];
+    findings.extend([memory(), gpu()]);
     findings.extend(plans(&settings)?.into_iter().map(|(name, plan)| of_plan(&name, plan)));
     if settings.models.is_empty() {
         let detail = "none is configured; jobs would wait. Set CONCEPT_MODEL_PATH or use --model NAME=PATH";
@@ -52,7 +57,7 @@ pub async fn run(global: &Global, args: &ServeArguments) -> Result<Exit> {
 }
 
 fn show(global: &Global, findings: Vec<Finding>, settings: Option<Settings>) -> Result<()> {
-    if !global.json {
+    if !global.is_json() {
         let line = |finding: &Finding| {
             format!("{} {:<18} {}\n", if finding.ok { "ok  " } else { "FAIL" }, finding.what, finding.detail)
         };
@@ -94,6 +99,40 @@ fn data_dir(dir: &Path) -> Finding {
         Ok(()) => Finding { what, ok: true, detail: format!("{} can be written", dir.display()) },
         Err(error) => Finding { what, ok: false, detail: format!("{}: {error}", dir.display()) },
     }
+}
+
+/// Free space where the private database and downloaded models live. A full disk stops the database.
+fn disk(dir: &Path) -> Finding {
+    let what = "disk".to_string();
+    let free = match nix::sys::statvfs::statvfs(dir) {
+        Ok(stat) => stat.blocks_available() * stat.fragment_size(),
+        Err(error) => return Finding { what, ok: false, detail: format!("{}: {error}", dir.display()) },
+    };
+    let ok = free >= MIN_FREE_DISK_BYTES;
+    let advice = match ok {
+        true => String::new(),
+        false => format!("; at least {} are wanted: free some, or move --data-dir", bytes(MIN_FREE_DISK_BYTES)),
+    };
+    Finding { what, ok, detail: format!("{} free in {}{advice}", bytes(free), dir.display()) }
+}
+
+/// What plans are made against; each model's plan says whether it fits.
+fn memory() -> Finding {
+    let memory = device::cpu_memory();
+    let of = |n: u64| if n == u64::MAX { "unknown".into() } else { bytes(n) };
+    let detail = format!("{} available of {}", of(memory.available_bytes), of(memory.total_bytes));
+    Finding { what: "memory".into(), ok: true, detail }
+}
+
+/// A graphics card that goes unused is worth knowing of, and no fault.
+fn gpu() -> Finding {
+    let driver = std::fs::read_to_string("/proc/driver/nvidia/version").ok();
+    let driver = driver.as_deref().and_then(|text| text.lines().next());
+    let detail = match driver {
+        Some(driver) => format!("this build runs models on the CPU; found but not used: {driver}"),
+        None => "no NVIDIA driver; models run on the CPU".into(),
+    };
+    Finding { what: "GPU".into(), ok: true, detail }
 }
 
 /// Whether the database can be used. Its schema is looked at and left alone.

@@ -1,7 +1,6 @@
 //! Commands on jobs: submit, list, watch, results, cancel, retry, delete.
 
 use std::io::Write;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -9,17 +8,17 @@ use futures::StreamExt;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::args::{ClassArgument, Global, JobsArguments, ResultFormat, ResultsArguments, SubmitArguments};
+use super::args::{Global, JobsArguments, ResultFormat, ResultsArguments, SubmitArguments};
 use super::exit::{Exit, Stop, seconds};
 use super::output::{connect, print, print_json};
 use super::progress::JobProgress;
-use super::{report, source};
+use super::{ask, report, source};
 use crate::client::Client;
 use crate::domain::code::Code;
-use crate::domain::job::{Class, JobState};
+use crate::domain::job::JobState;
 use crate::wire::job::{Job, JobsQuery};
 use crate::wire::result::{ExportFormat, ResultsQuery};
-use crate::wire::submit::{Generation, JobRequest, StreamQuery};
+use crate::wire::submit::JobRequest;
 
 /// How often a watched job is looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -29,7 +28,7 @@ pub async fn submit(global: &Global, args: &SubmitArguments) -> Result<Exit> {
     let job = send(&client, args).await?;
     tell_left_out(&job);
     if !args.watch {
-        if global.json {
+        if global.is_json() {
             print_json(&job)?;
         } else {
             print(format_args!("{}\n", job.id))?;
@@ -55,7 +54,7 @@ pub fn tell_left_out(job: &Job) {
 async fn send(client: &Client, args: &SubmitArguments) -> Result<Job> {
     let key = args.idempotency_key.as_deref();
     if source::is_lines(args)? {
-        let query = stream_query(args)?;
+        let query = ask::query(args.task, &args.ask, args.lenient)?;
         if client.fits_query(&query) {
             let from = args.from.as_str();
             return Ok(if from == "-" {
@@ -70,61 +69,9 @@ async fn send(client: &Client, args: &SubmitArguments) -> Result<Job> {
     Ok(client.submit(&request(args).await?, key).await?)
 }
 
-fn stream_query(args: &SubmitArguments) -> Result<StreamQuery> {
-    let schema = args.schema.as_deref().map(read_schema).transpose()?;
-    Ok(StreamQuery {
-        task: args.task,
-        model: args.model.clone(),
-        schema: schema.map(|schema| schema.to_string()),
-        instructions: args.instructions.clone(),
-        lenient: args.lenient.then_some(true),
-        class: Some(class(args)),
-        weight: args.weight,
-        expires_in_s: args.expires_in,
-        max_tokens: args.max_tokens,
-        max_string_bytes: None,
-        temperature: args.temperature,
-        top_p: None,
-        top_k: None,
-        min_p: None,
-        seed: args.seed,
-    })
-}
-
-fn class(args: &SubmitArguments) -> Class {
-    match args.class {
-        Some(ClassArgument::Bulk) => Class::Bulk,
-        Some(ClassArgument::Interactive) => Class::Interactive,
-        Some(ClassArgument::Normal) | None => Class::Normal,
-    }
-}
-
 /// What to submit, with the source read here: a database's credentials never leave this process.
 pub async fn request(args: &SubmitArguments) -> Result<JobRequest> {
-    let schema = args.schema.as_deref().map(read_schema).transpose()?;
-    let source = source::read(args).await?;
-    Ok(JobRequest {
-        task: args.task,
-        model: args.model.clone(),
-        schema,
-        instructions: args.instructions.clone(),
-        generation: Generation {
-            max_tokens: args.max_tokens,
-            temperature: args.temperature,
-            seed: args.seed,
-            ..Generation::default()
-        },
-        class: class(args),
-        weight: args.weight,
-        expires_in_s: args.expires_in,
-        inputs: None,
-        source: Some(source),
-    })
-}
-
-fn read_schema(path: &Path) -> Result<serde_json::Value> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
-    serde_json::from_str(&text).map_err(|e| Stop::new(Exit::Usage, format!("{}: {e}", path.display())).into())
+    ask::request(args.task, &args.ask, source::read(args).await?)
 }
 
 /// Follows a job to its end, with a bar on stderr.
@@ -153,7 +100,7 @@ pub fn verdict(job: &Job) -> Exit {
 }
 
 fn show_end(global: &Global, job: &Job) -> Result<Exit> {
-    if global.json {
+    if global.is_json() {
         print_json(job)?;
     } else {
         print(report::job(job))?;
@@ -172,7 +119,7 @@ pub async fn list(global: &Global, args: &JobsArguments) -> Result<Exit> {
     let client = connect(global)?;
     if let Some(job) = &args.job {
         let job = client.job(parse(job)?).await?;
-        if global.json {
+        if global.is_json() {
             print_json(&job)?;
         } else {
             print(report::job(&job))?;
@@ -184,10 +131,10 @@ pub async fn list(global: &Global, args: &JobsArguments) -> Result<Exit> {
     });
     let query = JobsQuery { state, task: args.task, limit: Some(args.limit), ..JobsQuery::default() };
     let page = client.jobs(&query).await?;
-    if global.json {
+    if global.is_json() {
         print_json(&page)?;
     } else {
-        print(report::jobs(&page.jobs))?;
+        print(report::jobs(&page.jobs, global.style()))?;
     }
     Ok(Exit::Done)
 }
@@ -195,7 +142,7 @@ pub async fn list(global: &Global, args: &JobsArguments) -> Result<Exit> {
 pub async fn results(global: &Global, args: &ResultsArguments) -> Result<Exit> {
     let client = connect(global)?;
     let id = parse(&args.job)?;
-    let mut out: Box<dyn Write> = match &args.output {
+    let mut out: Box<dyn Write> = match &args.to {
         Some(path) => {
             let file = std::fs::File::create(path).with_context(|| format!("{}", path.display()))?;
             Box::new(std::io::BufWriter::new(file))
@@ -237,7 +184,7 @@ pub async fn results(global: &Global, args: &ResultsArguments) -> Result<Exit> {
 
 pub async fn cancel(global: &Global, job: &str) -> Result<Exit> {
     let job = connect(global)?.cancel(parse(job)?).await?;
-    if global.json {
+    if global.is_json() {
         print_json(&job)?;
     } else {
         print(report::job(&job))?;
@@ -247,7 +194,7 @@ pub async fn cancel(global: &Global, job: &str) -> Result<Exit> {
 
 pub async fn retry(global: &Global, job: &str, code: Option<Code>) -> Result<Exit> {
     let retried = connect(global)?.retry(parse(job)?, code).await?;
-    if global.json {
+    if global.is_json() {
         print_json(&retried)?;
     } else {
         print(format_args!("{} items wait again\n", retried.items))?;
@@ -258,7 +205,7 @@ pub async fn retry(global: &Global, job: &str, code: Option<Code>) -> Result<Exi
 pub async fn delete(global: &Global, job: &str) -> Result<Exit> {
     let id = parse(job)?;
     connect(global)?.delete(id).await?;
-    if global.json {
+    if global.is_json() {
         print_json(&json!({"deleted": id}))?;
     }
     Ok(Exit::Done)

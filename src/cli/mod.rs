@@ -1,11 +1,13 @@
 //! Commands. The only place that prints: results on stdout, progress and logs on stderr.
 
 mod args;
+mod ask;
 mod bench;
 mod demo;
 mod doctor;
 mod exit;
 mod jobs;
+mod manual;
 mod models;
 mod output;
 mod progress;
@@ -13,6 +15,8 @@ mod report;
 mod serve;
 mod settings;
 mod source;
+mod stream;
+mod top;
 
 use std::process::ExitCode;
 
@@ -64,6 +68,10 @@ async fn run(global: &Global, command: &Command) -> Result<Exit> {
         Command::Submit(args) => jobs::submit(global, args).await,
         Command::Jobs(args) => jobs::list(global, args).await,
         Command::Watch { job, timeout } => jobs::watch(global, job, *timeout).await,
+        Command::Stream(args) => stream::run(global, args).await,
+        Command::Top(args) => top::run(global, args).await,
+        Command::Completions { shell } => manual::completions(*shell),
+        Command::Man { dir } => manual::pages(dir.as_deref()),
         Command::Results(args) => jobs::results(global, args).await,
         Command::Cancel { job } => jobs::cancel(global, job).await,
         Command::Retry { job, code } => jobs::retry(global, job, *code).await,

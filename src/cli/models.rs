@@ -12,10 +12,10 @@ pub async fn run(global: &Global, args: &ModelsArguments) -> Result<Exit> {
     let model = match &args.action {
         None => {
             let list = client.models().await?;
-            if global.json {
+            if global.is_json() {
                 print_json(&list)?;
             } else {
-                print(report::models(&list.data))?;
+                print(report::models(&list.data, global.style()))?;
             }
             return Ok(Exit::Done);
         }
@@ -25,10 +25,10 @@ pub async fn run(global: &Global, args: &ModelsArguments) -> Result<Exit> {
             client.wait(model, seconds("--timeout", *timeout)?.as_secs_f64()).await?
         }
     };
-    if global.json {
+    if global.is_json() {
         print_json(&model)?;
     } else {
-        print(report::models(&[model]))?;
+        print(report::models(&[model], global.style()))?;
     }
     Ok(Exit::Done)
 }

@@ -13,6 +13,15 @@ const MAX_ROWS: usize = 60;
 /// Columns of a terminal that does not say.
 const WIDTH: u16 = 120;
 
+/// How rows are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// Boxes; long ones say how much they leave out.
+    Table,
+    /// A line for each row, cells between tabs, no head.
+    Plain,
+}
+
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table
@@ -23,33 +32,53 @@ fn table(head: &[&str]) -> Table {
     table
 }
 
-fn filled<R: IntoIterator<Item = String>>(head: &[&str], rows: impl ExactSizeIterator<Item = R>) -> String {
-    fill(table(head), rows)
+/// Rows under a head, or as lines.
+pub fn rows<R: IntoIterator<Item = String>>(
+    style: Style,
+    head: &[&str],
+    rows: impl ExactSizeIterator<Item = R>,
+) -> String {
+    match style {
+        Style::Plain => rows.map(plain).collect(),
+        Style::Table => {
+            let mut table = table(head);
+            if let Some(ids) = table.column_mut(0).filter(|_| head[0] == "job") {
+                // an id is there to be copied
+                ids.set_constraint(ColumnConstraint::ContentWidth);
+            }
+            let left_out = rows.len().saturating_sub(MAX_ROWS);
+            for row in rows.take(MAX_ROWS) {
+                table.add_row(row.into_iter().collect::<Vec<_>>());
+            }
+            match left_out {
+                0 => format!("{table}\n"),
+                n => format!("{table}\n… and {n} more\n"),
+            }
+        }
+    }
 }
 
-fn fill<R: IntoIterator<Item = String>>(mut table: Table, rows: impl ExactSizeIterator<Item = R>) -> String {
-    let left_out = rows.len().saturating_sub(MAX_ROWS);
-    for row in rows.take(MAX_ROWS) {
-        table.add_row(row.into_iter().collect::<Vec<_>>());
-    }
-    match left_out {
-        0 => format!("{table}\n"),
-        n => format!("{table}\n… and {n} more\n"),
-    }
+/// One line, whatever the cells hold.
+fn plain(cells: impl IntoIterator<Item = String>) -> String {
+    let one_line = |cell: String| cell.replace(char::is_control, " ");
+    let cells: Vec<String> = cells.into_iter().map(one_line).collect();
+    format!("{}\n", cells.join("\t"))
 }
 
 /// Concepts, relationships and attributes, one table each, and what is not covered.
-pub fn data_model(model: &DataModel) -> String {
+pub fn data_model(model: &DataModel, style: Style) -> String {
     let mut out = String::new();
     out.push_str(&format!("\nConcepts ({})\n", model.concepts.len()));
-    out.push_str(&filled(
+    out.push_str(&rows(
+        style,
         &["concept", "kind", "tables", "description"],
         model.concepts.iter().map(|c| {
             [c.name.clone(), c.kind.as_str().into(), c.source_tables.join(", "), c.description.clone()]
         }),
     ));
     out.push_str(&format!("\nRelationships ({})\n", model.relationships.len()));
-    out.push_str(&filled(
+    out.push_str(&rows(
+        style,
         &["from", "relationship", "to", "cardinality", "rests on", "source"],
         model.relationships.iter().map(|r| {
             [
@@ -63,7 +92,8 @@ pub fn data_model(model: &DataModel) -> String {
         }),
     ));
     out.push_str(&format!("\nAttributes ({})\n", model.attributes.len()));
-    out.push_str(&filled(
+    out.push_str(&rows(
+        style,
         &["concept", "attribute", "type", "column", "description"],
         model.attributes.iter().map(|a| {
             [
@@ -86,7 +116,8 @@ pub fn data_model(model: &DataModel) -> String {
         coverage.columns,
     ));
     if !model.uncovered.is_empty() {
-        out.push_str(&filled(
+        out.push_str(&rows(
+            style,
             &["not covered", "table", "columns", "reason", "code"],
             model.uncovered.iter().map(|u| {
                 [
@@ -119,14 +150,10 @@ pub fn counts(counts: &Counts) -> String {
     parts.join(", ")
 }
 
-pub fn jobs(jobs: &[Job]) -> String {
-    let mut table = table(&["job", "task", "state", "created", "items", "succeeded", "failed", "waiting"]);
-    if let Some(ids) = table.column_mut(0) {
-        // an id is there to be copied
-        ids.set_constraint(ColumnConstraint::ContentWidth);
-    }
-    fill(
-        table,
+pub fn jobs(jobs: &[Job], style: Style) -> String {
+    rows(
+        style,
+        &["job", "task", "state", "created", "items", "succeeded", "failed", "waiting"],
         jobs.iter().map(|job| {
             [
                 job.id.to_string(),
@@ -173,8 +200,9 @@ pub fn job(job: &Job) -> String {
     out
 }
 
-pub fn models(models: &[Model]) -> String {
-    filled(
+pub fn models(models: &[Model], style: Style) -> String {
+    rows(
+        style,
         &["model", "state", "progress", "memory", "shares base with", "items waiting", "path"],
         models.iter().map(|model| {
             [
@@ -190,7 +218,8 @@ pub fn models(models: &[Model]) -> String {
     )
 }
 
-fn progress(model: &Model) -> String {
+/// How far a model is, or what it took.
+pub fn progress(model: &Model) -> String {
     match (model.state, &model.progress, &model.error) {
         (ModelState::Loading, Some(p), _) if p.bytes_total > 0 => {
             let stage = format!("{:?}", p.stage).to_lowercase();
@@ -229,7 +258,14 @@ mod tests {
     #[test]
     fn long_tables_say_what_they_leave_out() {
         let rows: Vec<[String; 1]> = (0..70).map(|n| [n.to_string()]).collect();
-        let text = filled(&["n"], rows.into_iter());
+        let text = super::rows(Style::Table, &["n"], rows.clone().into_iter());
         assert!(text.contains("and 10 more"), "{text}");
+        let text = super::rows(Style::Plain, &["n"], rows.into_iter());
+        assert_eq!(text.lines().count(), 70, "plain leaves nothing out");
+    }
+
+    #[test]
+    fn plain_rows_are_lines() {
+        assert_eq!(plain(["a\tb\n".to_string(), "c".to_string()]), "a b \tc\n");
     }
 }

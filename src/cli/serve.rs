@@ -17,7 +17,7 @@ pub async fn run(global: &Global, args: &ServeArguments) -> Result<Exit> {
     let server = Server::start(settings).await?;
     // scripts wait for this line; the port is the real one even when 0 was asked for
     let address = format!("http://{}", server.address());
-    if global.json {
+    if global.is_json() {
         print(format_args!("{}\n", json!({"listens": address})))?;
     } else {
         print(format_args!("adit listens on {address}\n"))?;
@@ -33,7 +33,7 @@ pub async fn migrate(global: &Global, args: &StorageArguments) -> Result<Exit> {
     let migrations = database.migrate().await;
     database.close().await;
     let migrations = migrations?;
-    if global.json {
+    if global.is_json() {
         print_json(&json!({"schema": "up to date", "migrations_run": migrations}))?;
     } else if migrations == 0 {
         print("the database's schema was up to date already\n")?;

@@ -73,6 +73,16 @@ pub enum Class {
     Interactive = 2,
 }
 
+impl Class {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Bulk => "bulk",
+            Class::Normal => "normal",
+            Class::Interactive => "interactive",
+        }
+    }
+}
+
 /// Share of a job among the jobs of its class, in percent of an ordinary one's: of two that wait for the same
 /// model, one of 200 is served twice as fast as one of 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

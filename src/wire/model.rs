@@ -169,6 +169,26 @@ pub struct Engine {
     pub forward_s: f64,
     pub mask_s: f64,
     pub advance_s: f64,
+    /// Sequences that had to leave for want of memory and are computed again.
+    #[serde(default)]
+    pub preemptions: u64,
+    #[serde(default)]
+    pub now: EngineNow,
+}
+
+/// An engine as of its last step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EngineNow {
+    /// Sequences that run, and requests that wait for a place.
+    pub running: u64,
+    pub queued: u64,
+    /// Tokens of the last step, and what it took.
+    pub step_rows: u64,
+    pub step_ms: f64,
+    /// Blocks of the KV pool: held by sequences, held by the prefix cache alone, and all.
+    pub kv_blocks_used: u64,
+    pub kv_blocks_cached: u64,
+    pub kv_blocks_total: u64,
 }
 
 /// How far a load has come.

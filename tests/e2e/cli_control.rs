@@ -53,7 +53,7 @@ async fn results_come_in_every_format_and_go_on_where_they_stopped() {
     let rest = lines(&server.adit(&["results", &id, "--after", "7"]));
     assert_eq!(rest, all[8..]);
     let path = dir.path().join("out.ndjson");
-    let output = server.adit(&["results", &id, "--outcome", "succeeded", "--output", path.to_str().unwrap()]);
+    let output = server.adit(&["results", &id, "--outcome", "succeeded", "--to", path.to_str().unwrap()]);
     assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
     assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 12);
     assert_eq!(lines(&server.adit(&["results", &id, "--outcome", "failed"])), []);

@@ -7,7 +7,7 @@ use crate::api::state::State;
 use crate::domain::code::Code;
 use crate::models::manager::ModelInfo;
 use crate::models::served::Served;
-use crate::wire::model::{DeviceMemory, Engine, LastError, MemoryUse, Model, ModelList, Replica};
+use crate::wire::model::{DeviceMemory, Engine, EngineNow, LastError, MemoryUse, Model, ModelList, Replica};
 
 /// Processes speak every five seconds; one that missed three turns is not shown.
 const REPLICA_MAX_AGE_MS: u64 = 15_000;
@@ -120,5 +120,15 @@ fn engine_view(served: &Served) -> Engine {
         forward_s: stats.forward_ms_sum / 1e3,
         mask_s: stats.mask_ms_sum / 1e3,
         advance_s: stats.advance_ms_sum / 1e3,
+        preemptions: stats.preemptions,
+        now: EngineNow {
+            running: stats.running as u64,
+            queued: stats.queued as u64,
+            step_rows: stats.rows_last as u64,
+            step_ms: stats.step_ms_last,
+            kv_blocks_used: stats.kv_blocks_used as u64,
+            kv_blocks_cached: stats.kv_blocks_cached as u64,
+            kv_blocks_total: stats.kv_blocks_total as u64,
+        },
     }
 }

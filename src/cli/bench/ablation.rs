@@ -90,7 +90,7 @@ pub async fn run(global: &Global, args: &AblationArguments) -> Result<Exit> {
     }
     let all_answered = runs.iter().flatten().all(|(run, _)| run.answered == run.items);
     let lines = lines(&wanted, &runs);
-    if global.json {
+    if global.is_json() {
         print_json(&lines)?;
     } else {
         print!("{}", text(&lines));

@@ -69,7 +69,7 @@ pub async fn run(global: &Global, args: &BenchArguments) -> Result<Exit> {
         peer: peer.map(|peer| Side::new(peer.base(), peer.model(), Some(args.peer_concurrency), theirs)),
         engine: report::worked(&before, after),
     };
-    if global.json {
+    if global.is_json() {
         print_json(&report.to_json())?;
     } else {
         print!("{}", report.text());
