@@ -37,5 +37,7 @@ mod life;
 mod openai;
 #[path = "e2e/outage.rs"]
 mod outage;
+#[path = "e2e/trace.rs"]
+mod trace;
 #[path = "e2e/valid.rs"]
 mod valid;

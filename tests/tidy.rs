@@ -3,6 +3,8 @@
 
 #[path = "tidy/container.rs"]
 mod container;
+#[path = "tidy/grafana.rs"]
+mod grafana;
 #[path = "tidy/readme.rs"]
 mod readme;
 
@@ -23,7 +25,9 @@ const ROWS: [&[&str]; 9] = [
 ];
 
 /// Crate → prefixes of the files that may name it.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 19] = [
+    ("opentelemetry", &["telemetry/trace.rs"]),
+    ("ratatui", &["cli/"]),
     ("sqlx", &["store/"]),
     ("apalis", &["queue/"]),
     ("apalis_core", &["queue/"]),

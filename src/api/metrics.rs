@@ -32,6 +32,11 @@ async fn read_queue(state: &State) {
         let items = waiting.get(&model).copied().unwrap_or(0);
         metric::gauge(Metric::QueueItems, &[("model", &model)], items as f64);
     }
+    let Ok(oldest) = state.store.oldest_waiting_by_model().await else { return };
+    for model in state.models.names() {
+        let seconds = oldest.get(&model).copied().unwrap_or(0.0);
+        metric::gauge(Metric::QueueOldestSeconds, &[("model", &model)], seconds);
+    }
 }
 
 fn read_models(state: &State) {
@@ -46,6 +51,9 @@ fn read_models(state: &State) {
             for (what, bytes) in [("done", progress.bytes_done), ("total", progress.bytes_total)] {
                 metric::gauge(Metric::ModelLoadBytes, &[("model", &model), ("what", what)], bytes as f64);
             }
+        }
+        if let ModelStatus::Ready { load_s, .. } = &status {
+            metric::gauge(Metric::ModelLoadSeconds, &[("model", &model)], *load_s);
         }
         read_engine(state, &model);
     }

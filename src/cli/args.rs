@@ -49,6 +49,9 @@ pub struct Global {
     /// What is logged to stderr, as in `info,adit=debug`
     #[arg(long, global = true, env = "ADIT_LOG", value_name = "FILTER")]
     pub log: Option<String>,
+    /// Send spans of jobs, items and steps to this OpenTelemetry collector, as `http://host:4318`
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// Logs as JSON lines
     #[arg(long, global = true, env = "ADIT_LOG_JSON")]
     pub log_json: bool,

@@ -44,7 +44,8 @@ pub async fn run(global: &Global, args: &ServeArguments) -> Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let mut findings = vec![data_dir(&settings.data_dir), disk(&settings.data_dir), database(&settings).await];
+    let mut findings =
+        vec![data_dir(&settings.data_dir), disk(&settings.data_dir), database(&settings).await];
     findings.extend([memory(), gpu()]);
     findings.extend(plans(&settings)?.into_iter().map(|(name, plan)| of_plan(&name, plan)));
     if settings.models.is_empty() {
@@ -111,7 +112,9 @@ fn disk(dir: &Path) -> Finding {
     let ok = free >= MIN_FREE_DISK_BYTES;
     let advice = match ok {
         true => String::new(),
-        false => format!("; at least {} are wanted: free some, or move --data-dir", bytes(MIN_FREE_DISK_BYTES)),
+        false => {
+            format!("; at least {} are wanted: free some, or move --data-dir", bytes(MIN_FREE_DISK_BYTES))
+        }
     };
     Finding { what, ok, detail: format!("{} free in {}{advice}", bytes(free), dir.display()) }
 }

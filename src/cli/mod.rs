@@ -27,6 +27,7 @@ use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::domain::code::Code;
 use crate::telemetry::log;
+use crate::telemetry::trace::Exporter;
 
 use args::{Arguments, Command, Global};
 use exit::{Exit, Stop};
@@ -37,9 +38,19 @@ pub fn main() -> ExitCode {
     let format = if arguments.global.log_json { log::Format::Json } else { log::Format::Text };
     let quiet = matches!(arguments.command, Command::Demo(_));
     let default = if quiet { Some("warn") } else { None };
-    if let Err(error) = log::init(format, arguments.global.log.as_deref().or(default)) {
+    let exporter = match arguments.global.otlp_endpoint.as_deref().map(Exporter::new).transpose() {
+        Ok(exporter) => exporter,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Exit::Usage.into();
+        }
+    };
+    if let Err(error) = log::init(format, arguments.global.log.as_deref().or(default), exporter.as_ref()) {
         eprintln!("error: {error}");
         return Exit::Usage.into();
+    }
+    if let Some(exporter) = &exporter {
+        exporter.install();
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -58,6 +69,9 @@ pub fn main() -> ExitCode {
     };
     // a read of stdin that nobody waits for must not keep the process
     runtime.shutdown_background();
+    if let Some(exporter) = &exporter {
+        exporter.shutdown();
+    }
     exit.into()
 }
 

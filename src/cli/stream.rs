@@ -86,7 +86,10 @@ pub async fn run(global: &Global, args: &StreamArguments) -> Result<Exit> {
     writer.progress.finish_and_clear();
     if let Err(error) = written {
         if let Some(job) = writer.current {
-            eprintln!("answers of job {job} from line {} on were not written; `adit results` has them", writer.next_line);
+            eprintln!(
+                "answers of job {job} from line {} on were not written; `adit results` has them",
+                writer.next_line
+            );
         }
         return Err(error);
     }
@@ -275,7 +278,9 @@ impl Writer {
                 Err(error) => failure = Some(error),
             }
             match failure {
-                Some(error) if !is_passing(&error) || heard.elapsed() > self.patience => return Err(error.into()),
+                Some(error) if !is_passing(&error) || heard.elapsed() > self.patience => {
+                    return Err(error.into());
+                }
                 _ if done < lines.len() => tokio::time::sleep(RETRY).await,
                 _ => {}
             }

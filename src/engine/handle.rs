@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use tracing::Span;
+
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as channel, oneshot, watch};
 
 use super::executor::Executor;
@@ -15,6 +17,8 @@ use crate::nn::weights::adapter::Adapter;
 /// Bounds and switches of one engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// How metrics name the engine.
+    pub name: String,
     /// Rows (tokens) of one step; the executor's own bound holds as well.
     pub max_step_tokens: usize,
     /// Sequences that run at once.
@@ -36,6 +40,7 @@ pub struct Options {
 impl Options {
     pub fn new(engine: &settings::Engine) -> Self {
         Self {
+            name: "engine".into(),
             max_step_tokens: engine.max_step_tokens.max(1),
             max_sequences: engine.max_sequences.max(1),
             max_queued: engine.max_queued.max(1),
@@ -119,6 +124,8 @@ pub(super) enum Command {
         /// Where the tokens of each step go, for those who cannot wait for the end.
         news: Option<channel::Sender<News>>,
         place: OwnedSemaphorePermit,
+        /// On whose behalf.
+        span: Span,
     },
     Cancel(SequenceId),
     AddAdapter {
@@ -157,7 +164,7 @@ impl Handle {
             .map_err(|_| EngineError::QueueFull { queued: self.shared.max_queued })?;
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
-        self.send(Command::Generate { id, request, reply, news, place })?;
+        self.send(Command::Generate { id, request, reply, news, place, span: Span::current() })?;
         Ok(Started { commands: self.shared.commands.clone(), id, answer, is_answered: false })
     }
 

@@ -1,6 +1,7 @@
 //! One request from its admission to its answer: its tokens, its KV, its place in the grammar.
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tracing::Span;
 
 use super::executor::Executor;
 use super::grammar::{Choice, Walk};
@@ -34,6 +35,8 @@ pub(super) struct Sequence {
     pub reply: Reply<Completion>,
     /// Held until the sequence first runs.
     pub place: Option<OwnedSemaphorePermit>,
+    /// On whose behalf it runs.
+    pub span: Span,
     /// Prompt and answer so far.
     pub tokens: Vec<u32>,
     /// Positions whose K and V are in the cache; the tokens after them are pending.
@@ -76,6 +79,7 @@ impl Sequence {
         reply: Reply<Completion>,
         news: Option<mpsc::Sender<News>>,
         place: OwnedSemaphorePermit,
+        span: Span,
     ) -> Self {
         let usage = Usage { prompt_tokens: request.prompt.len() as u64, ..Usage::default() };
         Self {
@@ -84,6 +88,7 @@ impl Sequence {
             request,
             reply,
             place: Some(place),
+            span,
             computed: 0,
             prefill_end: 0,
             blocks: BlockTable::default(),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
 use tokio::sync::watch;
+use tracing::Span;
 
 use super::adapters::Adapters;
 use super::executor::{Executor, ExecutorError};
@@ -25,6 +26,8 @@ use super::sequence::{Progress, Sequence, Shape};
 use super::stats::Stats;
 use super::step::{self, Advance};
 use crate::nn::batch::Batch;
+use crate::telemetry::metric::{self, Metric};
+use crate::telemetry::trace;
 
 pub(super) fn start(
     executor: Box<dyn Executor>,
@@ -126,9 +129,13 @@ impl State {
         let mut plan = self.plan();
         self.enact(&mut plan);
         if !plan.work.is_empty() {
+            let span = self.step_span(&plan.work);
+            let entered = span.enter();
             self.draft(&plan.work);
             self.run(plan.work);
             self.count_step(started);
+            span.record("rows", self.stats.rows_last);
+            drop(entered);
             self.merge();
         }
         Tick::Again
@@ -136,8 +143,8 @@ impl State {
 
     fn apply(&mut self, command: Command) -> Tick {
         match command {
-            Command::Generate { id, request, reply, news, place } => {
-                self.enqueue(Sequence::new(id, request, reply, news, place));
+            Command::Generate { id, request, reply, news, place, span } => {
+                self.enqueue(Sequence::new(id, request, reply, news, place, span));
             }
             Command::Cancel(id) => self.cancel(id),
             Command::AddAdapter { adapter, reply } => {
@@ -333,12 +340,27 @@ impl State {
 
     // ---- figures
 
+    /// Linked to the items that the step serves.
+    fn step_span(&self, work: &[Work]) -> Span {
+        let span = trace::step(&self.options.name, work.len());
+        if !span.is_disabled() {
+            let served = work.iter().filter_map(|work| self.running.get(&work.id));
+            served.for_each(|sequence| {
+                span.follows_from(&sequence.span);
+            });
+        }
+        span
+    }
+
     fn count_step(&mut self, started: Instant) {
         let ms = started.elapsed().as_secs_f64() * 1e3;
         self.stats.steps += 1;
         self.stats.step_ms_sum += ms;
         self.stats.step_ms_last = ms;
         self.stats.step_ms_max = self.stats.step_ms_max.max(ms);
+        let engine = [("engine", self.options.name.as_str())];
+        metric::observe(Metric::StepSeconds, &engine, ms / 1e3);
+        metric::observe(Metric::StepRows, &engine, self.stats.rows_last as f64);
     }
 
     fn publish_stats(&mut self) {

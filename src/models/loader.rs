@@ -81,8 +81,9 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
     let config = model.config().clone();
     let memory_bytes = model.memory_bytes();
     let stop = texts.tokenizer.stops().into();
-    let handle =
-        engine::handle::spawn(Box::new(CpuExecutor::new(model)), engine::handle::Options::new(engine));
+    let options =
+        engine::handle::Options { name: order.model.name.clone(), ..engine::handle::Options::new(engine) };
+    let handle = engine::handle::spawn(Box::new(CpuExecutor::new(model)), options);
     Ok(Base { engine: handle, compiler, texts, config, stop, memory_bytes })
 }
 

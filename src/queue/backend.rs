@@ -29,6 +29,7 @@ use crate::domain::lease::Claim;
 use crate::domain::model::ModelStatus;
 use crate::store::claim::ClaimRequest;
 use crate::store::rescue::suspect_deaths;
+use crate::telemetry::metric::{self, Metric};
 
 /// Shortest sleep after an empty look; doubles up to the settings' `poll_ms`.
 const MIN_SLEEP: Duration = Duration::from_millis(20);
@@ -174,7 +175,11 @@ async fn claim(
         return None;
     }
     match desk.store.claimed_items(&claims).await {
-        Ok(items) => Some(Bundle::new(desk, claims, items)),
+        Ok(items) => {
+            metric::count(Metric::Claims, &[("model", &*model)], 1);
+            metric::count(Metric::ClaimedItems, &[("model", &*model)], items.len() as u64);
+            Some(Bundle::new(desk, claims, items))
+        }
         Err(error) => {
             tracing::warn!(%error, %model, "the items of a claim could not be read; it is given back");
             give_back(&desk, &claims).await;

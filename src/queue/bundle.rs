@@ -7,6 +7,7 @@ use futures::FutureExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::ended;
 use super::hands::Hands;
 use super::pace::Pace;
 use crate::config::settings;
@@ -134,8 +135,10 @@ impl Bundle {
                 // the receiver is gone only while the process ends; the rescue hands the stage out again
                 let _ = self.desk.stages.send(done);
             }
-            Some(Finished::Open | Finished::JobCompleted(_)) => {
+            Some(Finished::Open) => self.desk.pace().add(results.len(), Instant::now()),
+            Some(Finished::JobCompleted(job)) => {
                 self.desk.pace().add(results.len(), Instant::now());
+                ended::tell(&self.desk.store, job).await;
             }
             None => self.accuse(at).await,
         }

@@ -10,6 +10,7 @@
 
 pub mod backend;
 pub mod bundle;
+pub mod ended;
 mod hands;
 mod pace;
 pub mod worker;

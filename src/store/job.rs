@@ -213,6 +213,18 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.model, row.jobs)).collect())
     }
 
+    /// Seconds since the oldest job with waiting items was submitted, by the model they wait for.
+    pub async fn oldest_waiting_by_model(&self) -> Result<BTreeMap<String, f64>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select c.model, extract(epoch from now() - min(j.created_at))::float8 as "seconds!"
+               from chunks c join jobs j on j.id = c.job_id
+               where c.state in ('ready', 'delayed') group by c.model"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.model, row.seconds)).collect())
+    }
+
     /// Removes a job that has ended, with its items and results.
     pub async fn delete(&self, id: JobId) -> Result<(), StoreError> {
         let deleted = sqlx::query!(

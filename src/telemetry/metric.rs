@@ -15,9 +15,16 @@ pub enum Metric {
     ItemsEnded,
     Tokens,
     ChatCompletions,
+    ItemSeconds,
     QueueItems,
+    QueueOldestSeconds,
+    Claims,
+    ClaimedItems,
     ModelStates,
     ModelLoadBytes,
+    ModelLoadSeconds,
+    StepRows,
+    StepSeconds,
     EngineGauge,
     EngineCounter,
     DatabaseUp,
@@ -32,7 +39,7 @@ pub enum Kind {
 }
 
 impl Metric {
-    pub const ALL: [Metric; 14] = [
+    pub const ALL: [Metric; 21] = [
         Metric::HttpRequests,
         Metric::HttpSeconds,
         Metric::JobsSubmitted,
@@ -40,9 +47,16 @@ impl Metric {
         Metric::ItemsEnded,
         Metric::Tokens,
         Metric::ChatCompletions,
+        Metric::ItemSeconds,
         Metric::QueueItems,
+        Metric::QueueOldestSeconds,
+        Metric::Claims,
+        Metric::ClaimedItems,
         Metric::ModelStates,
         Metric::ModelLoadBytes,
+        Metric::ModelLoadSeconds,
+        Metric::StepRows,
+        Metric::StepSeconds,
         Metric::EngineGauge,
         Metric::EngineCounter,
         Metric::DatabaseUp,
@@ -58,9 +72,16 @@ impl Metric {
             Metric::ItemsEnded => "adit_items_ended_total",
             Metric::Tokens => "adit_tokens_total",
             Metric::ChatCompletions => "adit_chat_completions_total",
+            Metric::ItemSeconds => "adit_item_seconds",
             Metric::QueueItems => "adit_queue_items",
+            Metric::QueueOldestSeconds => "adit_queue_oldest_seconds",
+            Metric::Claims => "adit_claims_total",
+            Metric::ClaimedItems => "adit_claimed_items_total",
             Metric::ModelStates => "adit_model_state",
             Metric::ModelLoadBytes => "adit_model_load_bytes",
+            Metric::ModelLoadSeconds => "adit_model_load_seconds",
+            Metric::StepRows => "adit_step_rows",
+            Metric::StepSeconds => "adit_step_seconds",
             Metric::EngineGauge => "adit_engine",
             Metric::EngineCounter => "adit_engine_total",
             Metric::DatabaseUp => "adit_database_up",
@@ -76,9 +97,15 @@ impl Metric {
             | Metric::ItemsEnded
             | Metric::Tokens
             | Metric::ChatCompletions
+            | Metric::Claims
+            | Metric::ClaimedItems
             | Metric::EngineCounter => Kind::Counter,
-            Metric::HttpSeconds => Kind::Histogram,
+            Metric::HttpSeconds | Metric::ItemSeconds | Metric::StepRows | Metric::StepSeconds => {
+                Kind::Histogram
+            }
             Metric::QueueItems
+            | Metric::QueueOldestSeconds
+            | Metric::ModelLoadSeconds
             | Metric::ModelStates
             | Metric::ModelLoadBytes
             | Metric::EngineGauge
@@ -100,9 +127,18 @@ impl Metric {
             Metric::ChatCompletions => {
                 "Chat completions ended, by model and how: stop, length, failed, gone."
             }
+            Metric::ItemSeconds => "Seconds from an item's hand-over to the engine to its end, by model.",
             Metric::QueueItems => "Items that wait, by model.",
+            Metric::QueueOldestSeconds => {
+                "Seconds since the oldest job with waiting items was submitted, by the model they wait for."
+            }
+            Metric::Claims => "Claims of this process that got work, by model.",
+            Metric::ClaimedItems => "Items those claims got, by model.",
             Metric::ModelStates => "1 for the state a model is in, 0 for the others.",
             Metric::ModelLoadBytes => "Bytes of a model's files loaded so far, and their total.",
+            Metric::ModelLoadSeconds => "Seconds that the load of a ready model took.",
+            Metric::StepRows => "Tokens of a step, by engine: the model its base was loaded for.",
+            Metric::StepSeconds => "Seconds of a step, by engine.",
             Metric::EngineGauge => "Engine readings of a ready model, by what is read.",
             Metric::EngineCounter => "Engine counters of a ready model since its load, by what is counted.",
             Metric::DatabaseUp => "1 if Postgres answered the scrape.",
@@ -112,9 +148,24 @@ impl Metric {
 
     fn unit(self) -> Option<Unit> {
         match self {
-            Metric::HttpSeconds => Some(Unit::Seconds),
+            Metric::HttpSeconds
+            | Metric::ItemSeconds
+            | Metric::QueueOldestSeconds
+            | Metric::ModelLoadSeconds
+            | Metric::StepSeconds => Some(Unit::Seconds),
             Metric::ModelLoadBytes | Metric::ProcessBytes => Some(Unit::Bytes),
             _ => None,
+        }
+    }
+
+    /// Upper bounds of a histogram's buckets; none of anything else.
+    fn buckets(self) -> &'static [f64] {
+        match self {
+            Metric::HttpSeconds => &[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0],
+            Metric::ItemSeconds => &[0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0],
+            Metric::StepRows => &[1.0, 4.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1_024.0, 4_096.0],
+            Metric::StepSeconds => &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0],
+            _ => &[],
         }
     }
 
@@ -167,13 +218,16 @@ pub fn install() -> Metrics {
     static INSTALLED: OnceLock<Metrics> = OnceLock::new();
     INSTALLED
         .get_or_init(|| {
-            let recorder = PrometheusBuilder::new()
-                .set_buckets_for_metric(
-                    Matcher::Full(Metric::HttpSeconds.name().into()),
-                    &[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0],
-                )
-                .expect("the bucket list is not empty")
-                .build_recorder();
+            let buckets = Metric::ALL.into_iter().map(|metric| (metric, metric.buckets()));
+            let builder = buckets.filter(|(_, buckets)| !buckets.is_empty()).fold(
+                PrometheusBuilder::new(),
+                |builder, (metric, buckets)| {
+                    builder
+                        .set_buckets_for_metric(Matcher::Full(metric.name().into()), buckets)
+                        .expect("the bucket list is not empty")
+                },
+            );
+            let recorder = builder.build_recorder();
             let handle = recorder.handle();
             if metrics::set_global_recorder(recorder).is_err() {
                 tracing::warn!("another metrics recorder was installed first; /metrics stays empty");
@@ -211,6 +265,7 @@ mod tests {
             let name = metric.name();
             assert!(name.starts_with("adit_") && name.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
             assert_eq!(name.ends_with("_total"), metric.kind() == Kind::Counter, "{name}");
+            assert_eq!(metric.buckets().is_empty(), metric.kind() != Kind::Histogram, "{name}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What the process says of itself: log lines and metrics.
+//! What the process says of itself: log lines, metrics and spans.
 //!
 //! - A prompt, an answer or an input is never logged, at any level; ids, counts and codes are.
 //! - A log line is written once, where its cause is handled. Request lines carry the request id.
@@ -8,3 +8,4 @@
 pub mod log;
 pub mod metric;
 pub mod process;
+pub mod trace;

@@ -8,6 +8,7 @@ use crate::domain::item::ItemDraft;
 use crate::domain::task::Stage;
 use crate::extract::ExtractError;
 use crate::extract::pipeline::{self, Finished};
+use crate::queue::ended;
 use crate::shutdown::Shutdown;
 use crate::store::advance::{Advanced, NextStage};
 use crate::store::finish::StageDone;
@@ -44,7 +45,11 @@ async fn advance(store: &Store, contexts: &Contexts, mut done: StageDone) -> Res
         tracing::info!(job = %done.job, stage = %done.stage, ?advanced, "stage done");
         match advanced {
             Advanced::Passed(after) => done = after,
-            Advanced::Started | Advanced::Ended | Advanced::Stale => return Ok(()),
+            Advanced::Ended => {
+                ended::tell(store, done.job).await;
+                return Ok(());
+            }
+            Advanced::Started | Advanced::Stale => return Ok(()),
         }
     }
 }

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
 use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
+use tracing::Instrument;
 
 use super::answer::{self, Ending};
 use super::context::{Contexts, JobContext};
@@ -25,6 +26,7 @@ use crate::models::served::Served;
 use crate::queue::bundle::{Bundle, Place};
 use crate::shutdown::Shutdown;
 use crate::telemetry::metric::{self, Metric};
+use crate::telemetry::trace;
 
 /// What all bundles of one model share.
 pub struct Desk {
@@ -234,10 +236,15 @@ async fn one(
     let draft = ItemDraft { stage: item.stage, input: item.input.clone() };
     // let others of this task run: rendering and compiling are work, and a bundle has many items
     tokio::task::yield_now().await;
+    let span = trace::item(held.claim.job.0, item.seq.into(), item.stage.as_str(), served.name());
+    let answering = answer::answer(served, &context, item.seq, &draft, item.class as u8);
     let ending = tokio::select! {
-        ending = answer::answer(served, &context, item.seq, &draft, item.class as u8) => ending,
+        ending = answering.instrument(span.clone()) => ending,
         () = held.lost.cancelled() => Ending::GivenBack,
     };
+    if let Ending::Ended(result) = &ending {
+        trace::item_ended(&span, result.outcome.kind().as_str(), &result.usage);
+    }
     (at, ending, place)
 }
 
@@ -245,6 +252,7 @@ async fn one(
 fn count(model: &str, ending: &Ending) {
     let Ending::Ended(result) = ending else { return };
     metric::count(Metric::ItemsEnded, &[("model", model), ("outcome", result.outcome.kind().as_str())], 1);
+    metric::observe(Metric::ItemSeconds, &[("model", model)], f64::from(result.latency_ms) / 1e3);
     super::count_tokens(model, &result.usage);
 }
 

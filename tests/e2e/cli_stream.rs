@@ -44,7 +44,10 @@ async fn a_stream_answers_every_line_in_order_and_names_the_bad_one() {
     assert_eq!(lines, (1..=40).filter(|line| *line != 5).collect::<Vec<_>>());
     for answer in &answers {
         if answer["line"] == 21 {
-            assert_eq!((&answer["outcome"], &answer["error"]["code"]), (&"failed".into(), &"invalid_input".into()));
+            assert_eq!(
+                (&answer["outcome"], &answer["error"]["code"]),
+                (&"failed".into(), &"invalid_input".into())
+            );
             assert!(answer.get("job").is_none(), "{answer}");
         } else {
             let kind = answer["output"]["kind"].as_str().unwrap();

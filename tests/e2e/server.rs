@@ -75,6 +75,13 @@ impl Server {
         Command::new(env!("CARGO_BIN_EXE_adit")).args(["--server", &self.url]).args(args).output().unwrap()
     }
 
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

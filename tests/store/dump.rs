@@ -105,7 +105,11 @@ fn comparable(catalog: Catalog) -> Vec<Table> {
 
 fn same(dump: &str, dialect: Dialect, live: Catalog) {
     let read = ddl::read(dump, Options { dialect, lenient: false }).unwrap_or_else(|e| panic!("{e}\n{dump}"));
-    assert_eq!(ddl::read(dump, Options { dialect: Dialect::Auto, lenient: false }).unwrap(), read, "the guess");
+    assert_eq!(
+        ddl::read(dump, Options { dialect: Dialect::Auto, lenient: false }).unwrap(),
+        read,
+        "the guess"
+    );
     let (dumped, live) = (comparable(read.catalog), comparable(live));
     let names = |tables: &[Table]| tables.iter().map(|t| t.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&dumped), names(&live));
@@ -135,7 +139,10 @@ async fn mariadb_shows_the_same_tables_as_its_information_schema() {
                 .fetch_one(&mut database.admin().await)
                 .await
                 .unwrap();
-        dump += &format!("DROP TABLE IF EXISTS `{table}`;\n/*!40101 SET character_set_client = utf8 */;\n{};\n", text.1);
+        dump += &format!(
+            "DROP TABLE IF EXISTS `{table}`;\n/*!40101 SET character_set_client = utf8 */;\n{};\n",
+            text.1
+        );
         dump += "LOCK TABLES `x` WRITE;\nINSERT INTO `x` VALUES (1,'it\\'s; \"');\nUNLOCK TABLES;\n";
     }
     dump += "/*!50001 CREATE VIEW `busy` AS SELECT\n 1 AS `id` */;\nDELIMITER ;;\n\

@@ -73,7 +73,8 @@ pub async fn database(statements: &str) -> Option<Database> {
     let mut admin = connect(&socket).await.unwrap();
     for database in [name.clone(), format!("{name}_b")] {
         admin.execute(AssertSqlSafe(format!("create database {database}"))).await.unwrap();
-        let grant = format!("grant select, references on {database}.* to reader@localhost identified by 'hush-hush'");
+        let grant =
+            format!("grant select, references on {database}.* to reader@localhost identified by 'hush-hush'");
         admin.execute(AssertSqlSafe(grant)).await.unwrap();
     }
     admin.execute(AssertSqlSafe(format!("use {name}"))).await.unwrap();
@@ -125,7 +126,11 @@ fn start(program: &'static str) -> PathBuf {
         if let Some((uid, gid)) = user {
             command.uid(uid).gid(gid);
         }
-        command.current_dir("/").stdin(Stdio::null()).arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+        command
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .arg("--no-defaults")
+            .arg(format!("--datadir={}", data.display()));
         command
     };
     let made = command("mariadb-install-db")
@@ -135,7 +140,12 @@ fn start(program: &'static str) -> PathBuf {
     assert!(made.status.success(), "{made:?}");
     let mut server = command(program);
     server
-        .args(["--skip-networking", "--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0", "--general-log"])
+        .args([
+            "--skip-networking",
+            "--skip-name-resolve",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--general-log",
+        ])
         .arg(format!("--general-log-file={}", log_file().display()))
         .arg(format!("--socket={}", socket.display()))
         .arg(format!("--pid-file={}", folder.join("pid").display()))
@@ -162,7 +172,8 @@ fn start(program: &'static str) -> PathBuf {
 fn remove_left_overs() {
     for entry in std::fs::read_dir("/tmp").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name.strip_prefix("adit-test-mariadb-").and_then(|pid| pid.parse::<u32>().ok()) else {
+        let Some(pid) = name.strip_prefix("adit-test-mariadb-").and_then(|pid| pid.parse::<u32>().ok())
+        else {
             continue;
         };
         if !Path::new(&format!("/proc/{pid}")).exists() {
