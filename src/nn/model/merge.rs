@@ -27,6 +27,8 @@ pub(super) struct Merged {
     slot: u32,
     /// Per layer and site; `None` where the adapter changes nothing.
     layers: Vec<[Option<Linear>; 4]>,
+    /// Of the weights that were changed; what the adapter leaves alone is the base's own.
+    bytes: u64,
 }
 
 impl Merged {
@@ -36,12 +38,6 @@ impl Merged {
 
     pub fn site(&self, layer: usize, site: SiteIndex) -> Option<&Linear> {
         self.layers[layer][site as usize].as_ref()
-    }
-
-    fn bytes(&self) -> u64 {
-        let parts = self.layers.iter().flatten().flatten().flat_map(|linear| &linear.parts);
-        // parts that the adapter leaves alone are the base's own
-        parts.filter(|part| Arc::strong_count(&part.weight) == 1).map(|part| part.weight.bytes()).sum()
     }
 }
 
@@ -55,6 +51,7 @@ impl Model {
         };
         let adapter = adapter.clone();
         let mut layers = Vec::with_capacity(self.layers.len());
+        let mut bytes = 0;
         for index in 0..self.layers.len() {
             let layer = &self.layers[index];
             let mut sites: [Option<Linear>; 4] = Default::default();
@@ -62,12 +59,14 @@ impl Model {
                 sites.iter_mut().zip(SITES).zip([&layer.qkv, &layer.o, &layer.gate_up, &layer.down])
             {
                 if modules.iter().any(|module| adapter.pair(index, *module).is_some()) {
-                    *merged = Some(merge_site(linear, modules, index, &adapter, &mut self.threads)?);
+                    let (linear, n) = merge_site(linear, modules, index, &adapter, &mut self.threads)?;
+                    *merged = Some(linear);
+                    bytes += n;
                 }
             }
             layers.push(sites);
         }
-        self.merged = Some(Merged { slot, layers });
+        self.merged = Some(Merged { slot, layers, bytes });
         Ok(())
     }
 
@@ -83,29 +82,34 @@ impl Model {
 
     /// Bytes of the merged copy.
     pub(super) fn merged_bytes(&self) -> u64 {
-        self.merged.as_ref().map_or(0, Merged::bytes)
+        self.merged.as_ref().map_or(0, |merged| merged.bytes)
     }
 }
 
+/// The layer with the adapter merged in, and the bytes that were allocated for it.
 fn merge_site(
     linear: &Linear,
     modules: &[Module],
     layer: usize,
     adapter: &Adapter,
     threads: &mut crate::nn::cpu::threads::Threads,
-) -> Result<Linear, Error> {
+) -> Result<(Linear, u64), Error> {
     let mut parts = Vec::with_capacity(linear.parts.len());
+    let mut bytes = 0;
     for (part, module) in linear.parts.iter().zip(modules) {
         let weight = match adapter.pair(layer, *module) {
             None => part.weight.clone(),
             Some(pair) => {
                 let a = rows_of(pair);
-                Arc::new(part.weight.changed(&|row, values| add_row(pair, &a, row, values), threads)?)
+                let changed =
+                    Arc::new(part.weight.changed(&|row, values| add_row(pair, &a, row, values), threads)?);
+                bytes += changed.bytes();
+                changed
             }
         };
         parts.push(Part { weight, bias: part.bias.clone(), column: part.column });
     }
-    Ok(Linear { parts })
+    Ok((Linear { parts }, bytes))
 }
 
 /// A as rows of f32: `[rank, inputs]`.
