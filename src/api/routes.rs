@@ -25,6 +25,7 @@ use crate::wire::result::ExportFormat;
 fn quick_routes() -> OpenApiRouter<State> {
     OpenApiRouter::new()
         .routes(routes!(jobs::list::list_jobs))
+        .routes(routes!(jobs::estimate::estimate_job))
         .routes(routes!(jobs::list::get_job, jobs::change::delete_job))
         .routes(routes!(jobs::results::get_results))
         .routes(routes!(jobs::schema::result_schema))

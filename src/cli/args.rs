@@ -91,6 +91,8 @@ pub enum Command {
     Demo(DemoArguments),
     /// Submit a job
     Submit(SubmitArguments),
+    /// Say what a job would take, and submit nothing: items, prompt tokens, time
+    Estimate(SubmitArguments),
     /// List jobs, newest first, or show one
     Jobs(JobsArguments),
     /// Follow a job until it ends

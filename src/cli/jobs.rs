@@ -40,6 +40,16 @@ pub async fn submit(global: &Global, args: &SubmitArguments) -> Result<Exit> {
     show_end(global, &job)
 }
 
+pub async fn estimate(global: &Global, args: &SubmitArguments) -> Result<Exit> {
+    let estimate = connect(global)?.estimate(&request(args).await?).await?;
+    if global.is_json() {
+        print_json(&estimate)?;
+    } else {
+        print(report::estimate(&estimate, global.style()))?;
+    }
+    Ok(Exit::Done)
+}
+
 /// What of the source is not part of the job, on stderr.
 pub fn tell_left_out(job: &Job) {
     for part in &job.left_out {

@@ -80,6 +80,7 @@ async fn run(global: &Global, command: &Command) -> Result<Exit> {
         Command::Serve(args) => serve::run(global, args).await,
         Command::Demo(args) => demo::run(global, args).await,
         Command::Submit(args) => jobs::submit(global, args).await,
+        Command::Estimate(args) => jobs::estimate(global, args).await,
         Command::Jobs(args) => jobs::list(global, args).await,
         Command::Watch { job, timeout } => jobs::watch(global, job, *timeout).await,
         Command::Stream(args) => stream::run(global, args).await,

@@ -5,6 +5,7 @@ use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 
 use crate::domain::fact::DataModel;
 use crate::domain::model::ModelState;
+use crate::wire::estimate::Estimate;
 use crate::wire::job::{Counts, Job};
 use crate::wire::model::Model;
 
@@ -216,6 +217,52 @@ pub fn models(models: &[Model], style: Style) -> String {
             ]
         }),
     )
+}
+
+/// A row for each stage, and what it rests on.
+pub fn estimate(estimate: &Estimate, style: Style) -> String {
+    let number = |n: Option<u64>| n.map_or("?".into(), |n| n.to_string());
+    let time = |s: Option<f64>| s.map_or("?".into(), |s| format!("{s:.1} s"));
+    let mut out = rows(
+        style,
+        &[
+            "stage",
+            "model",
+            "items",
+            "prompt tokens",
+            "of them cached",
+            "output tokens",
+            "waiting ahead",
+            "time",
+        ],
+        estimate.stages.iter().map(|stage| {
+            [
+                stage.stage.as_str().into(),
+                format!("{} ({})", stage.model, stage.model_state.as_str()),
+                format!("{}{}", if stage.exact { "" } else { "about " }, stage.items),
+                number(stage.prompt_tokens),
+                number(stage.prefix_hit_tokens),
+                number(stage.output_tokens),
+                number(stage.items_ahead),
+                time(stage.seconds),
+            ]
+        }),
+    );
+    if style == Style::Table {
+        let (prompt, output) = (number(estimate.prompt_tokens), number(estimate.output_tokens));
+        let seconds = time(estimate.seconds);
+        out.push_str(&format!(
+            "{} items, {prompt} prompt tokens, {output} output tokens, {seconds}\n",
+            estimate.items
+        ));
+        for stage in &estimate.stages {
+            stage.unknown.iter().for_each(|why| out.push_str(&format!("unknown: {why}\n")));
+            if stage.too_long > 0 {
+                out.push_str(&format!("{} prompts are too long and would fail\n", stage.too_long));
+            }
+        }
+    }
+    out
 }
 
 /// How far a model is, or what it took.

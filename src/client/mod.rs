@@ -12,6 +12,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use uuid::Uuid;
 
 use crate::domain::code::Code;
+use crate::wire::estimate::Estimate;
 use crate::wire::health::Health;
 use crate::wire::job::{Job, JobPage, JobsQuery, Retried, RetryQuery};
 use crate::wire::model::{Model, ModelList, StatusMap, WaitQuery};
@@ -83,6 +84,11 @@ impl Client {
     ) -> Result<Job, ClientError> {
         let call = self.call(Method::POST, "/v1/jobs").json(request);
         self.json(with_key(call, idempotency_key)).await
+    }
+
+    /// What a job would take; nothing is kept.
+    pub async fn estimate(&self, request: &JobRequest) -> Result<Estimate, ClientError> {
+        self.json(self.call(Method::POST, "/v1/jobs/estimate").json(request)).await
     }
 
     /// Whether the options of a stream can stand in a request line.

@@ -50,6 +50,29 @@ pub fn first_items(spec: &JobSpec, catalog: Option<&Catalog>) -> Result<Vec<Item
     })
 }
 
+/// Items of all stages that a schema job has, were every table a concept of its own: the first stage's are those
+/// that the job would have. Stages without items are left out.
+pub fn expected_items(
+    spec: &JobSpec,
+    catalog: &Catalog,
+) -> Result<Vec<(Stage, Vec<ItemDraft>)>, ExtractError> {
+    let first = first_items(spec, Some(catalog))?;
+    let concepts = Concepts::of_table_names(catalog);
+    let mut stages = Vec::new();
+    let mut items = Some(first);
+    for &stage in spec.task.stages() {
+        let items = items.take().unwrap_or_else(|| match stage {
+            Stage::Relationship => relationship_items(catalog, &concepts),
+            Stage::Attribute => attribute_items(catalog, &concepts),
+            Stage::Concept | Stage::Custom | Stage::Chat => Vec::new(),
+        });
+        if !items.is_empty() {
+            stages.push((stage, items));
+        }
+    }
+    Ok(stages)
+}
+
 /// The item of one input of a `custom` or `chat` job: a text, `{"text": …}`, a list of messages, or
 /// `{"messages": […], "schema"?, "max_tokens"?}`.
 pub fn input_item(spec: &JobSpec, input: Value) -> Result<ItemDraft, ExtractError> {

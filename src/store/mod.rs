@@ -17,6 +17,7 @@ pub mod cancel;
 pub mod claim;
 pub mod embedded;
 mod error;
+pub mod experience;
 pub mod failure;
 pub mod file;
 pub mod finish;

@@ -12,6 +12,7 @@ pub mod batch;
 mod bundle;
 pub mod chat;
 mod context;
+pub mod estimate;
 mod request;
 mod speech;
 

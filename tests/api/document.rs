@@ -16,6 +16,7 @@ const PATHS: [(&str, &str); 40] = [
     ("get", "/v1/jobs/{id}/results"),
     ("get", "/v1/jobs/{id}/schema"),
     ("get", "/v1/jobs/{id}/export"),
+    ("post", "/v1/jobs/estimate"),
     ("get", "/v1/jobs/{id}/events"),
     ("get", "/v1/jobs/{id}/errors"),
     ("get", "/v1/jobs/{id}/throughput"),

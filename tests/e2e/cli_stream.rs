@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use adit::wire::estimate::Estimate;
+use adit::wire::job::Job;
 use serde_json::Value;
 
 use crate::server::{Server, folder};
@@ -90,6 +92,39 @@ async fn top_shows_models_engines_and_jobs() {
     let json: Value = serde_json::from_slice(&server.adit(&["top", "--output", "json"]).stdout).unwrap();
     assert_eq!(json["models"].as_array().unwrap().len(), 3);
     assert!(json["models"][0]["engine"]["now"]["kv_blocks_total"].as_u64().unwrap() > 0, "{json}");
+}
+
+#[tokio::test]
+async fn an_estimate_counts_the_prompts_that_are_submitted() {
+    let (dir, model) = folder();
+    let server = Server::start(dir.path(), &model);
+    for name in ["concept", "relationship", "attribute"] {
+        assert!(server.adit(&["models", "wait", name]).status.success());
+    }
+    let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/clinic.sql");
+    let estimate = |task: &str| -> Estimate {
+        let output = server.adit(&["estimate", "--json", "--task", task, "--from", sample]);
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let before = estimate("concept");
+    assert!(before.stages[0].exact && before.output_tokens.is_none() && before.seconds.is_none(), "{before:?}");
+    assert!(before.stages[0].unknown[0].contains("has not answered"), "{before:?}");
+    let output = server.adit(&["submit", "--json", "--watch", "--task", "concept", "--from", sample]);
+    let job: Job = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(before.items, job.counts.total as u64);
+    assert_eq!(before.prompt_tokens, Some(job.usage.prompt_tokens));
+    let after = estimate("concept");
+    assert_eq!(after.output_tokens, Some(job.usage.output_tokens));
+    assert!(after.seconds.is_some_and(|seconds| seconds > 0.0), "{after:?}");
+
+    let all = estimate("data_model");
+    let stages: Vec<(&str, bool)> = all.stages.iter().map(|s| (s.stage.as_str(), s.exact)).collect();
+    assert_eq!(stages, [("concept", true), ("relationship", false), ("attribute", false)]);
+    assert!(server.adit(&["models", "unload", "concept"]).status.success());
+    let output = server.adit(&["estimate", "--output", "table", "--task", "concept", "--from", sample]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("unknown: model 'concept' is not ready"), "{text}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod change;
 pub mod errors;
+pub mod estimate;
 pub mod events;
 pub mod export;
 pub mod list;

@@ -214,7 +214,7 @@ fn on_line(number: u64, code: Code, detail: &str) -> ApiError {
     ApiError::new(code, format!("line {number}: {detail}")).at(number, None)
 }
 
-fn check(state: &State, request: &JobRequest) -> Result<Options, ApiError> {
+pub(super) fn check(state: &State, request: &JobRequest) -> Result<Options, ApiError> {
     let models = state.models.names();
     let rules = Rules {
         limits: &state.settings.limits,
@@ -225,7 +225,11 @@ fn check(state: &State, request: &JobRequest) -> Result<Options, ApiError> {
     Options::of_request(request, &rules)
 }
 
-fn inputs_of(state: &State, options: &Options, request: JobRequest) -> Result<(Inputs, Omissions), ApiError> {
+pub(super) fn inputs_of(
+    state: &State,
+    options: &Options,
+    request: JobRequest,
+) -> Result<(Inputs, Omissions), ApiError> {
     match (request.inputs, request.source) {
         (Some(inputs), None) => {
             some_inputs(inputs.len() as u64)?;
@@ -247,17 +251,19 @@ fn some_inputs(count: u64) -> Result<(), ApiError> {
 fn drafts_of(options: &Options, inputs: Inputs) -> Result<Vec<ItemDraft>, ApiError> {
     match inputs {
         Inputs::Catalog(catalog) => Ok(pipeline::first_items(&options.spec, Some(&catalog))?),
-        Inputs::Singles(inputs) => {
-            some_inputs(inputs.len() as u64)?;
-            let place = |at: usize, input| {
-                pipeline::input_item(&options.spec, input).map_err(|error| {
-                    ApiError::new(error.code(), format!("input {at}: {error}"))
-                        .pointer(format!("/inputs/{at}"))
-                })
-            };
-            inputs.into_iter().enumerate().map(|(at, input)| place(at, input)).collect()
-        }
+        Inputs::Singles(inputs) => singles(options, inputs),
     }
+}
+
+/// Items of texts or messages.
+pub(super) fn singles(options: &Options, inputs: Vec<Value>) -> Result<Vec<ItemDraft>, ApiError> {
+    some_inputs(inputs.len() as u64)?;
+    let place = |at: usize, input| {
+        pipeline::input_item(&options.spec, input).map_err(|error| {
+            ApiError::new(error.code(), format!("input {at}: {error}")).pointer(format!("/inputs/{at}"))
+        })
+    };
+    inputs.into_iter().enumerate().map(|(at, input)| place(at, input)).collect()
 }
 
 fn new_job(
