@@ -77,6 +77,7 @@ async fn filters_stand_in_the_address_and_a_job_is_cancelled() {
     page.go(&format!("{}/jobs/{open}", site.server.url)).await;
     let why = page.text(".why [data-reason=model_not_loaded]").await;
     assert!(why.contains("2 items wait for shut") && why.contains("not loaded"), "{why}");
+    assert_eq!(page.text(".why button").await, "Load shut");
     page.click(".job-head .actions button").await;
     page.until("!!document.querySelector('dialog[open]')").await;
     page.press("Escape").await;

@@ -24,7 +24,7 @@ const JS: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
 /// Name, media type, content.
-const ASSETS: [(&str, &str, &str); 37] = assets![
+const ASSETS: [(&str, &str, &str); 38] = assets![
     "base.css" CSS,
     "dashboard.css" CSS,
     "diagram.css" CSS,
@@ -50,6 +50,7 @@ const ASSETS: [(&str, &str, &str); 37] = assets![
     "json_view.js" JS,
     "main.js" JS,
     "memory.js" JS,
+    "model_actions.js" JS,
     "model_card.js" JS,
     "notice.js" JS,
     "overview.js" JS,

@@ -8,8 +8,9 @@ import { count, plural, words } from "./format.js";
 
 const FORMATS = [["json", "JSON"], ["mermaid", "Mermaid"], ["turtle", "OWL (Turtle)"], ["csv", "CSV"], ["dbt", "dbt"]];
 const SCHEMA_TASKS = ["concept", "relationship", "attribute", "data_model"];
-/** While the job runs, the export is read again no more often than this. */
+/** While the job runs, the export is read again no more often than this, and a large one less often than it takes. */
 const EVERY_MS = 4000;
+const TIMES = 4;
 
 export const hasDataModel = (job) => SCHEMA_TASKS.includes(job.task);
 
@@ -19,11 +20,11 @@ export function dataModel(parent, id) {
   let seen = "";
   let picture = null;
   let timer = 0;
-  let readAt = 0;
+  let nextRead = 0;
   let abort = null;
 
   async function read(mark, name) {
-    readAt = Date.now();
+    const began = Date.now();
     abort?.abort();
     abort = new AbortController();
     let model;
@@ -34,6 +35,8 @@ export function dataModel(parent, id) {
       if (error.name !== "AbortError") render(parent, title(), h("p", { class: "trouble" }, `The data model cannot be read: ${error.message}`));
       picture = null;
       return;
+    } finally {
+      nextRead = Date.now() + Math.max(EVERY_MS, TIMES * (Date.now() - began));
     }
     seen = mark;
     const next = JSON.stringify(model);
@@ -90,7 +93,7 @@ export function dataModel(parent, id) {
       const mark = `${job.state} ${job.counts.succeeded} ${job.counts.failed} ${job.counts.total}`;
       if (mark === seen) return;
       clearTimeout(timer);
-      timer = setTimeout(() => read(mark, `adit-${job.id}`), Math.max(0, readAt + EVERY_MS - Date.now()));
+      timer = setTimeout(() => read(mark, `adit-${job.id}`), Math.max(0, nextRead - Date.now()));
     },
     close() {
       clearTimeout(timer);

@@ -39,6 +39,8 @@ function plain(text) {
 
 const tagOf = (attribute) => (attribute.isIdentifier ? "PK" : attribute.isReference ? "FK" : attribute.isUnique ? "UK" : "");
 
+const weightOf = (attribute) => (attribute.isIdentifier ? 600 : 400);
+
 function rowsOf(entity, detail) {
   if (detail === "names") return { rows: [], more: 0 };
   const wanted = entity.attributes.filter((attribute) => detail === "all" || tagOf(attribute) !== "");
@@ -49,7 +51,7 @@ function rowsOf(entity, detail) {
 
 function sizeOf(entity, detail) {
   const { rows, more } = rowsOf(entity, detail);
-  const widths = rows.map((row) => TAG + widthOf(row.name, 12) + 14 + widthOf(row.type, 11));
+  const widths = rows.map((row) => TAG + widthOf(plain(row.name), 12, weightOf(row)) + 14 + widthOf(row.type, 11));
   const name = widthOf(plain(entity.name), 13, 600);
   const width = Math.min(WIDEST, Math.max(NARROWEST, name + 2 * PAD, ...widths.map((width) => width + 2 * PAD)));
   const lines = rows.length + (more > 0 ? 1 : 0);
@@ -114,6 +116,6 @@ function attribute(row, index, width) {
     h("title", null, plain(`${row.name}: ${row.type}${row.isRequired ? ", required" : ""}\n${row.column}\n${row.description}`)),
     tag ? h("text", { class: `er-tag ${tag}`, x: PAD, y }, tag) : null,
     h("text", { class: `er-attribute${row.isIdentifier ? " identifier" : ""}`, x: PAD + TAG, y },
-      cut(plain(row.name), width - 2 * PAD - TAG - typeWidth - 10, 12)),
+      cut(plain(row.name), width - 2 * PAD - TAG - typeWidth - 10, 12, weightOf(row))),
     h("text", { class: "er-type", x: width - PAD, y, "text-anchor": "end" }, row.type));
 }

@@ -9,6 +9,7 @@ import { errorGroups } from "./errors.js";
 import { count, duration, moment, percent, plural, rate, shortId, words } from "./format.js";
 import { canRetry, cancelJob, deleteJob, isFinal, retryJob } from "./job_actions.js";
 import { legend } from "./bar.js";
+import { loadModel } from "./model_actions.js";
 import { pill } from "./pill.js";
 import { ended, inWords, parts, progressBar } from "./progress.js";
 import { results } from "./results.js";
@@ -16,18 +17,20 @@ import { go, link } from "./route.js";
 import { sparklines } from "./sparkline.js";
 import { follow } from "./stream.js";
 
-/** Throughput and errors are read again no more often than this. */
+/** Throughput and errors are read again no more often than this, and large ones less often than they take to read. */
 const EVERY_MS = 2000;
+const TIMES = 4;
 
 export function openJob(main, id, firstQuery) {
   let query = firstQuery;
   let job = null;
   let history = null;
   let errors = [];
+  let errorsOf = "";
   let problem = null;
   let stream = null;
   let timer = 0;
-  let readAt = 0;
+  let nextRead = 0;
   const path = `/v1/jobs/${encodeURIComponent(id)}`;
   document.title = `Job ${shortId(id)} · adit`;
 
@@ -79,7 +82,9 @@ export function openJob(main, id, firstQuery) {
     return h("section", { key: "waiting", class: `why${isCalm ? " calm" : ""}`, "aria-labelledby": "waiting-title" },
       h("h2", { id: "waiting-title" }, "Why is it waiting?"),
       h("ul", null, job.waiting_for.map((wait) => h("li", { key: wait.model, class: wait.reason === "queued" ? "" : "warn", "data-reason": wait.reason },
-        h("strong", null, plural(wait.items, "item")), ` ${wait.items === 1 ? "waits" : "wait"} for `, h("a", { href: link("/", { model: wait.model }) }, wait.model), ` (${words(wait.model_state)}): `, wait.detail))));
+        h("strong", null, plural(wait.items, "item")), ` ${wait.items === 1 ? "waits" : "wait"} for `, h("a", { href: link("/", { model: wait.model }) }, wait.model), ` (${words(wait.model_state)}): `, wait.detail,
+        ["model_not_loaded", "model_error"].includes(wait.reason)
+          ? [" ", h("button", { type: "button", class: "small", disabled: !isFresh(), onclick: () => loadModel(wait.model) }, `Load ${wait.model}`)] : null))));
   }
 
   function progress() {
@@ -120,18 +125,26 @@ export function openJob(main, id, firstQuery) {
 
   /** What the stream does not carry. */
   async function readMore() {
-    readAt = Date.now();
+    const began = Date.now();
+    nextRead = Infinity;
+    // groups change with the number of failures, and with the stage that can be tried again
+    const mark = job ? `${job.counts.failed} ${job.state} ${job.retried_at} ${job.stages.filter((stage) => stage.begun).length}` : "";
+    const none = { errors: [] };
     const [speeds, groups] = await Promise.allSettled([
-      ask(`${path}/throughput?intervals=80`), job?.counts.failed > 0 ? ask(`${path}/errors`) : { errors: [] },
+      ask(`${path}/throughput?intervals=80`),
+      !job || job.counts.failed === 0 ? none : mark === errorsOf ? { errors } : ask(`${path}/errors`),
     ]);
     if (speeds.status === "fulfilled") history = speeds.value;
-    if (groups.status === "fulfilled") errors = groups.value.errors;
+    if (groups.status === "fulfilled") [errors, errorsOf] = [groups.value.errors, mark];
+    nextRead = Date.now() + Math.max(EVERY_MS, TIMES * (Date.now() - began));
     draw();
   }
 
   function readMoreSoon() {
     clearTimeout(timer);
-    timer = setTimeout(readMore, Math.max(0, readAt + EVERY_MS - Date.now()));
+    // what is being read may be old already: then it is read once more
+    if (nextRead === Infinity) timer = setTimeout(readMoreSoon, EVERY_MS);
+    else timer = setTimeout(readMore, Math.max(0, nextRead - Date.now()));
   }
 
   function onEvent(name, data) {
@@ -162,6 +175,7 @@ export function openJob(main, id, firstQuery) {
   draw();
   stream = follow(`${path}/events`, {
     onEvent,
+    onBeat: heard,
     isLast: (name) => name === "end" || name === "gone",
     onState(next) {
       if (next.kind === "refused") problem = next.reason;

@@ -1,12 +1,10 @@
 // One model: can it serve, how far has it come, what does it take, who waits for it, what went wrong, load and unload.
 
-import { post } from "./api.js";
 import { h } from "./dom.js";
 import { ago, bytes, clock, count, duration, moment, percent, plural, words } from "./format.js";
 import { modelMemory } from "./memory.js";
-import { done, refused } from "./notice.js";
+import { giveUp, loadModel, mayUnload, unloadModel } from "./model_actions.js";
 import { pill } from "./pill.js";
-import { confirm } from "./question.js";
 import { link } from "./route.js";
 
 const STAGES = ["waiting", "download", "read", "upload", "adapter", "warm_up", "self_test"];
@@ -17,8 +15,8 @@ export const stateOf = (model) => (model.draining ? "draining" : model.state);
 
 export function modelCard(model, isFresh, redraw) {
   const state = stateOf(model);
-  return h("article", { key: model.id, class: `card ${state}`, "data-model": model.id, "aria-labelledby": `model-${model.id}` },
-    h("header", null, h("h3", { id: `model-${model.id}` }, model.id), pill(state), since(model)),
+  return h("article", { key: model.id, class: `card ${state}`, "data-model": model.id, "aria-label": model.id },
+    h("header", null, h("h3", null, model.id), pill(state), since(model)),
     h("p", { class: "path", title: model.path }, model.path),
     model.adapter ? h("p", { class: "path", title: model.adapter }, "+ ", model.adapter) : null,
     model.progress ? progress(model.progress) : null,
@@ -101,39 +99,26 @@ function engine(stats, loadS) {
 }
 
 function buttons(model, isFresh, redraw) {
-  const isAsked = asked.has(model.id);
-  const act = (verb, said) => async () => {
+  // not yet while a question is open: the focus comes back to the button that asked
+  const act = (action, may) => async () => {
+    if (may && !await may()) return;
     asked.add(model.id);
     redraw();
-    try {
-      await post(`/v1/models/${encodeURIComponent(model.id)}/${verb}`);
-      done(said);
-    } catch (error) {
-      refused(`${model.id} was not ${verb}ed`, error);
-    } finally {
-      asked.delete(model.id);
-      redraw();
-    }
+    await action();
+    asked.delete(model.id);
+    redraw();
   };
-  const unload = async () => {
-    const waiting = model.items_waiting || 0;
-    const text = `Running items finish first, then its memory is freed. ${waiting > 0
-      ? `${plural(waiting, "item")} of ${plural(model.jobs_waiting, "job")} wait for it and will go on waiting until it is loaded again.`
-      : "No item waits for it now."}`;
-    if (await confirm({ title: `Unload ${model.id}?`, text, yes: "Unload" })) {
-      await act("unload", `${model.id} is being unloaded`)();
-    }
-  };
-  const button = (name, action, kind, isOff) => h("button", {
-    key: name, type: "button", class: kind, disabled: isOff || isAsked || !isFresh, onclick: action, "aria-label": `${name} ${model.id}`,
+  const button = (name, action, kind, may) => h("button", {
+    key: name, type: "button", class: kind, disabled: model.draining || asked.has(model.id) || !isFresh, onclick: act(action, may), "aria-label": `${name} ${model.id}`,
   }, name);
-  const isUp = model.state === "ready" || model.state === "loading";
-  return [
-    isUp ? null : button(model.state === "error" ? "Try again" : "Load", act("load", `${model.id} is being loaded`), "primary", false),
-    model.state === "not_loaded" ? null
-      : button(model.state === "ready" ? "Unload" : "Give up", model.state === "ready" ? unload
-        : act("unload", `${model.id} was given up`), "", model.draining),
-  ];
+  const load = (name) => button(name, () => loadModel(model.id), "primary");
+  const end = button("Give up", () => giveUp(model.id), "");
+  switch (model.state) {
+    case "ready": return [button("Unload", () => unloadModel(model.id), "", () => mayUnload(model))];
+    case "loading": return [end];
+    case "error": return [load("Try again"), end];
+    default: return [load("Load")];
+  }
 }
 
 /** All models in a line: "2 ready, 1 loading". */

@@ -10,6 +10,9 @@ import { modelCard, stateOf, summary } from "./model_card.js";
 import { link } from "./route.js";
 import { follow } from "./stream.js";
 
+/** Jobs of a page. */
+const PAGE = "30";
+
 export function openOverview(main, firstQuery) {
   let query = firstQuery;
   let models = null;
@@ -68,8 +71,9 @@ export function openOverview(main, firstQuery) {
   function open() {
     stream?.close();
     const { state, task, model, after } = query;
-    stream = follow(link("/v1/events", { state, task, model, after }), {
+    stream = follow(link("/v1/events", { state, task, model, after, limit: PAGE }), {
       onEvent,
+      onBeat: heard,
       endsAway: (name) => name === "jobs",
       onState(next) {
         refusal = next.kind === "refused" ? next.reason : null;

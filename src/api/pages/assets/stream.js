@@ -9,15 +9,18 @@ const MAX_RETRY_MS = 5000;
 const HEARTBEAT_MS = 15000;
 /** A page that nobody has looked at for so long gives its place among the streams to others. */
 const HIDDEN_MS = 20000;
+/** No event of the server has this name. */
+const BEAT = ":";
 
 /**
- * Follows `url` until `close()` is called. `onEvent(name, data)` for each event; `onState({ kind, … })` when the
+ * Follows `url` until `close()` is called. `onEvent(name, data)` for each event, `onBeat()` for a sign of life that says
+ * "nothing new"; `onState({ kind, … })` when the
  * connection's state changes: `connecting`, `live`, `away` (the server lives, its database does not answer),
  * `lost` (with `reason` and `retryAt`), `paused` (nobody looks), `refused` (trying again cannot help), `ended`
  * (`isLast` of the event's name: the server has said the last there is to say; it is asked again after `againMs`).
  * Only an event of which `endsAway` is true shows that the database answers again.
  */
-export function follow(url, { onEvent, onState, isLast = () => false, endsAway = () => true, againMs = 10000 }) {
+export function follow(url, { onEvent, onState, onBeat = () => {}, isLast = () => false, endsAway = () => true, againMs = 10000 }) {
   let isClosed = false;
   let abort = null;
   let failures = 0;
@@ -60,6 +63,10 @@ export function follow(url, { onEvent, onState, isLast = () => false, endsAway =
       for await (const event of events(response.body, beat)) {
         if (isClosed || own !== abort) return;
         failures = 0;
+        if (event.name === BEAT) {
+          if (kind === "live") onBeat();
+          continue;
+        }
         if (event.name === "unavailable") {
           tell({ kind: "away" });
           continue;
@@ -145,5 +152,6 @@ function parse(block) {
     if (line.startsWith("event:")) name = line.slice(6).trim();
     else if (line.startsWith("data:")) data.push(line.slice(5).trimStart());
   }
-  return data.length > 0 ? { name, data: JSON.parse(data.join("\n")) } : null;
+  if (data.length === 0) return block.startsWith(":") ? { name: BEAT } : null;
+  return { name, data: JSON.parse(data.join("\n")) };
 }
