@@ -137,7 +137,9 @@ impl Watch {
                     self.models = Some(Told { value: models, at: Instant::now() });
                 }
             }
-            Err(error) => tracing::debug!(problem = ?error.problem(), "an event stream could not see the models"),
+            Err(error) => {
+                tracing::debug!(problem = ?error.problem(), "an event stream could not see the models")
+            }
         }
     }
 
@@ -145,7 +147,8 @@ impl Watch {
         let (state, query) = (&self.state, &self.query);
         let reading = async { (Queue::read(state).await, read_page(state, query).await) };
         let read = tokio::time::timeout(PATIENCE, reading).await;
-        let (queue, jobs) = read.unwrap_or_else(|late| (None, Err(ApiError::hidden(Code::DatabaseUnavailable, &late))));
+        let (queue, jobs) =
+            read.unwrap_or_else(|late| (None, Err(ApiError::hidden(Code::DatabaseUnavailable, &late))));
         self.queue = queue;
         match jobs {
             Ok(jobs) => {

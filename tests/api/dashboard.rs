@@ -34,9 +34,12 @@ impl Events {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let field = |name: &str| {
-                    event.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(String::from))
+                    event
+                        .lines()
+                        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(String::from))
                 };
-                let found = field("event").map(|name| (name, serde_json::from_str(&field("data").unwrap()).unwrap()));
+                let found =
+                    field("event").map(|name| (name, serde_json::from_str(&field("data").unwrap()).unwrap()));
                 self.text = rest.to_string();
                 if let Some(found) = found {
                     return found;
@@ -136,7 +139,10 @@ async fn errors_are_grouped_and_retried_by_code() {
         json!({"code": "invalid_answer", "about": Code::InvalidAnswer.about(), "stage": "custom", "items": 4,
                "first": 0, "message": "planted", "can_retry": true})
     );
-    assert_eq!((&errors["errors"][1]["code"], &errors["errors"][1]["items"]), (&json!("prompt_too_long"), &json!(1)));
+    assert_eq!(
+        (&errors["errors"][1]["code"], &errors["errors"][1]["items"]),
+        (&json!("prompt_too_long"), &json!(1))
+    );
     assert_eq!(errors["errors"].as_array().unwrap().len(), 2);
 
     let retried = api.call("POST", &format!("{path}/retry?code=poison")).await.ok();
@@ -167,7 +173,10 @@ async fn what_was_asked_comes_with_the_answer_where_it_is_wanted() {
     let path = format!("/v1/jobs/{id}/results");
     let page = api.get(&format!("{path}?limit=2&outcome=succeeded&input=true")).await.ok();
     let first = &page["results"][0];
-    assert_eq!((&first["seq"], &first["input"]["text"], &first["attempts"]), (&json!(5), &json!("text 5"), &json!(1)));
+    assert_eq!(
+        (&first["seq"], &first["input"]["text"], &first["attempts"]),
+        (&json!(5), &json!("text 5"), &json!(1))
+    );
     assert!(first["finished_at"].is_string(), "{first}");
     let plain = api.get(&format!("{path}?limit=1")).await.ok();
     assert!(plain["results"][0].get("input").is_none(), "{plain}");

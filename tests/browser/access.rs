@@ -75,8 +75,25 @@ async fn assert_readable(page: &Page) {
         assert!(roles.contains(role), "no {role} in {roles:?}");
     }
     for (role, name) in &seen {
-        let needs_name = ["button", "link", "combobox", "searchbox", "textbox", "image", "img", "progressbar", "region", "dialog", "article", "form", "search"];
-        assert!(!needs_name.contains(&role.as_str()) || !name.trim().is_empty(), "a {role} without a name: {seen:?}");
+        let needs_name = [
+            "button",
+            "link",
+            "combobox",
+            "searchbox",
+            "textbox",
+            "image",
+            "img",
+            "progressbar",
+            "region",
+            "dialog",
+            "article",
+            "form",
+            "search",
+        ];
+        assert!(
+            !needs_name.contains(&role.as_str()) || !name.trim().is_empty(),
+            "a {role} without a name: {seen:?}"
+        );
     }
     let wrong = page
         .eval(
@@ -152,7 +169,11 @@ async fn pages_are_readable_in_light_and_dark() {
         page.prefer(scheme).await;
         for (name, path, there) in [
             ("overview", "/".to_string(), "!!document.querySelector('[data-job]')"),
-            ("job", format!("/jobs/{failed}"), "!!document.querySelector('[data-code]') && !!document.querySelector('[data-seq]')"),
+            (
+                "job",
+                format!("/jobs/{failed}"),
+                "!!document.querySelector('[data-code]') && !!document.querySelector('[data-seq]')",
+            ),
             ("docs", "/docs".to_string(), "!!document.querySelector('.operation')"),
         ] {
             page.go(&format!("{}{path}", site.server.url)).await;
@@ -193,9 +214,16 @@ async fn the_policy_forbids_what_the_pages_do_not_need() {
     let site = site().await;
     let page = site.open("/").await;
     page.until("document.querySelectorAll('.card').length === 3").await;
-    let policy = page.eval("fetch('/').then((answer) => answer.headers.get('content-security-policy'))").await;
+    let policy =
+        page.eval("fetch('/').then((answer) => answer.headers.get('content-security-policy'))").await;
     let policy = policy.as_str().unwrap();
-    for rule in ["default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"] {
+    for rule in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "frame-ancestors 'none'",
+    ] {
         assert!(policy.contains(rule), "{policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
@@ -210,6 +238,7 @@ async fn the_policy_forbids_what_the_pages_do_not_need() {
         )
         .await;
     assert_eq!(tried, json!(["no", "refused"]));
-    let refused: Vec<Value> = vec![json!(page.errors().iter().filter(|error| error.contains("Content Security Policy")).count())];
+    let refused: Vec<Value> =
+        vec![json!(page.errors().iter().filter(|error| error.contains("Content Security Policy")).count())];
     assert!(refused[0].as_u64().unwrap() >= 2, "{:?}", page.errors());
 }

@@ -29,12 +29,16 @@ async fn a_lost_connection_is_told_and_mended() {
     site.server.kill();
     let banner = page.text("#banner:not([hidden])").await;
     assert!(banner.contains("Connection lost") && banner.contains("What you see is from "), "{banner}");
-    let has_time = page.eval("/is from \\d\\d:\\d\\d:\\d\\d/.test(document.getElementById('banner').innerText)").await;
+    let has_time =
+        page.eval("/is from \\d\\d:\\d\\d:\\d\\d/.test(document.getElementById('banner').innerText)").await;
     assert_eq!(has_time, true, "{banner}");
     let sign = page.text("#contact").await;
     assert!(sign.contains("Connection lost") && !sign.contains("Live"), "{sign}");
     assert_eq!(page.eval("document.documentElement.classList.contains('stale')").await, true);
-    assert_eq!(page.eval("document.getElementById('alerts').textContent.includes('Connection lost')").await, true);
+    assert_eq!(
+        page.eval("document.getElementById('alerts').textContent.includes('Connection lost')").await,
+        true
+    );
     // what was last known stays, but nothing can be done with it
     page.until(&format!("!!document.querySelector(\"[data-job='{job}']\")")).await;
     page.until("[...document.querySelectorAll('.card button')].every((button) => button.disabled)").await;
@@ -71,8 +75,12 @@ async fn a_database_that_is_away_is_told_and_models_go_on() {
     page.until("document.getElementById('contact').innerText.includes('Database away')").await;
     let banner = page.text("#banner:not([hidden])").await;
     assert!(banner.contains("The database does not answer") && banner.contains("is from "), "{banner}");
-    page.until("document.querySelector('[data-model=concept]').innerText.includes('the database is away')").await;
-    assert_eq!(page.eval("!!document.querySelector('[data-model=concept] .pill[data-state=ready]')").await, true);
+    page.until("document.querySelector('[data-model=concept]').innerText.includes('the database is away')")
+        .await;
+    assert_eq!(
+        page.eval("!!document.querySelector('[data-model=concept] .pill[data-state=ready]')").await,
+        true
+    );
 
     assert!(postgres.revive().unwrap());
     page.until("document.getElementById('banner').hidden").await;

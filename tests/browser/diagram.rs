@@ -32,11 +32,16 @@ async fn the_diagram_is_the_export() {
     let base = tiny_model(dir.path().join("base"), Arch::Llama, 1);
     let models = ["concept", "relationship", "attribute"].map(|name| (name, &*base, ""));
     let site = Site::start(dir, &config(&models, "")).await;
-    let job = site.submit(json!({"task": "data_model", "source": {"format": "ddl", "text": DDL, "dialect": "postgres"}})).await;
+    let job = site
+        .submit(
+            json!({"task": "data_model", "source": {"format": "ddl", "text": DDL, "dialect": "postgres"}}),
+        )
+        .await;
     let page = site.open(&format!("/jobs/{job}")).await;
     let ended = site.ended(job).await;
     assert_eq!(ended.counts.total, ended.counts.succeeded + ended.counts.failed);
-    let export: Value = serde_json::from_str(&site.client.export(job, ExportFormat::Json).await.unwrap()).unwrap();
+    let export: Value =
+        serde_json::from_str(&site.client.export(job, ExportFormat::Json).await.unwrap()).unwrap();
 
     // entities, their attributes, and relationships: neither more nor fewer, by their own names
     let of = |list: &str, key: &str| -> Vec<String> {
@@ -50,19 +55,35 @@ async fn the_diagram_is_the_export() {
     page.until(&format!("document.querySelectorAll('[data-relationship]').length === {links}")).await;
     let all = of("attributes", "name").len();
     page.until(&format!("document.querySelectorAll('[data-attribute]').length === {all}")).await;
-    let shown = page.eval("[...document.querySelectorAll('[data-entity]')].map((node) => node.dataset.entity)").await;
+    let shown =
+        page.eval("[...document.querySelectorAll('[data-entity]')].map((node) => node.dataset.entity)").await;
     assert_eq!(names(&shown), of("concepts", "name").into_iter().collect());
     let shown = page
         .eval("[...document.querySelectorAll('[data-relationship]')].map((node) => [node.dataset.from, node.dataset.relationship, node.dataset.to])")
         .await;
-    let wanted: Vec<Value> = export["relationships"].as_array().unwrap().iter().map(|r| json!([r["from"], r["name"], r["to"]])).collect();
+    let wanted: Vec<Value> = export["relationships"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| json!([r["from"], r["name"], r["to"]]))
+        .collect();
     assert_eq!(shown, json!(wanted));
-    let shown = page.eval("[...document.querySelectorAll('[data-attribute]')].map((node) => node.dataset.attribute)").await;
+    let shown = page
+        .eval("[...document.querySelectorAll('[data-attribute]')].map((node) => node.dataset.attribute)")
+        .await;
     assert_eq!(names(&shown), of("attributes", "name").into_iter().collect());
     // hostile names are there as text, and nothing of them has run
-    let tables = page.eval("[...document.querySelectorAll('.er-entity title')].map((node) => node.textContent).join(' ')").await;
+    let tables = page
+        .eval("[...document.querySelectorAll('.er-entity title')].map((node) => node.textContent).join(' ')")
+        .await;
     assert!(tables.as_str().unwrap().contains("<img src=x onerror=window.hacked=1>"), "{tables}");
-    assert_eq!(page.eval("document.querySelectorAll('main img, main script, main svg svg, [onload], [onerror]').length").await, 0);
+    assert_eq!(
+        page.eval(
+            "document.querySelectorAll('main img, main script, main svg svg, [onload], [onerror]').length"
+        )
+        .await,
+        0
+    );
     assert_eq!(page.eval("window.hacked ?? 'no'").await, "no");
     page.picture("diagram").await;
 
@@ -73,7 +94,9 @@ async fn the_diagram_is_the_export() {
 
 /// Where the drawing stands: x, y, scale.
 async fn place(page: &crate::page::Page) -> [f64; 3] {
-    let data = page.eval("(({ x, y, scale }) => [x, y, scale].map(Number))(document.querySelector('svg.er').dataset)").await;
+    let data = page
+        .eval("(({ x, y, scale }) => [x, y, scale].map(Number))(document.querySelector('svg.er').dataset)")
+        .await;
     [0, 1, 2].map(|at| data[at].as_f64().unwrap())
 }
 
@@ -94,12 +117,16 @@ async fn moves_and_magnifies(page: &crate::page::Page) {
     page.press("0").await;
     assert_eq!(place(page).await, [x, y, scale]);
     // by hand
-    page.eval("document.querySelector('svg.er').scrollIntoView({ block: 'center', behavior: 'instant' })").await;
+    page.eval("document.querySelector('svg.er').scrollIntoView({ block: 'center', behavior: 'instant' })")
+        .await;
     let at = page.eval("(({ x, y, width, height }) => [x + width / 2, y + height - 20])(document.querySelector('svg.er').getBoundingClientRect())").await;
     let from = (at[0].as_f64().unwrap(), at[1].as_f64().unwrap());
     page.drag(from, (from.0 + 50.0, from.1 - 30.0)).await;
     let dragged = place(page).await;
-    assert!((dragged[0] - x - 50.0).abs() < 1.0 && (dragged[1] - y + 30.0).abs() < 1.0, "{dragged:?} after {x} {y}");
+    assert!(
+        (dragged[0] - x - 50.0).abs() < 1.0 && (dragged[1] - y + 30.0).abs() < 1.0,
+        "{dragged:?} after {x} {y}"
+    );
     page.click("[aria-label='Show all']").await;
     assert_eq!(place(page).await, [x, y, scale]);
 }
@@ -113,7 +140,10 @@ async fn is_saved(site: &Site, page: &crate::page::Page, entities: &[String]) {
     let begun = Instant::now();
     let file = loop {
         let found = std::fs::read_dir(&downloads).ok().and_then(|files| {
-            files.flatten().map(|file| file.path()).find(|path| path.extension().is_some_and(|end| end == "svg"))
+            files
+                .flatten()
+                .map(|file| file.path())
+                .find(|path| path.extension().is_some_and(|end| end == "svg"))
         });
         if let Some(file) = found {
             break file;
@@ -130,7 +160,11 @@ async fn is_saved(site: &Site, page: &crate::page::Page, entities: &[String]) {
         json!(svg)
     );
     let seen = page.eval(&parse).await;
-    assert_eq!((&seen["root"], &seen["wrong"], &seen["scripts"]), (&json!("svg"), &Value::Null, &json!(0)), "{seen}");
+    assert_eq!(
+        (&seen["root"], &seen["wrong"], &seen["scripts"]),
+        (&json!("svg"), &Value::Null, &json!(0)),
+        "{seen}"
+    );
     assert_eq!(names(&seen["entities"]), entities.iter().cloned().collect());
     assert!(!svg.contains("var(") && !svg.contains("class="), "it needs a style sheet");
     assert!(svg.contains("fill=\"rgb("), "it has its colours");

@@ -3,8 +3,8 @@
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::site::{LONG, Site, config, letters, texts};
 use crate::server::until;
+use crate::site::{LONG, Site, config, letters, texts};
 use crate::support::tiny::{Arch, tiny_model};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -71,7 +71,10 @@ async fn filters_stand_in_the_address_and_a_job_is_cancelled() {
     page.until(&format!("!!document.querySelector(\"[data-job='{open}']\")")).await;
     assert_eq!(page.eval("location.search").await, "?state=queued");
     page.eval("history.back()").await;
-    page.until(&format!("!!document.querySelector(\"[data-job='{done}']\") && location.search === '?state=completed'")).await;
+    page.until(&format!(
+        "!!document.querySelector(\"[data-job='{done}']\") && location.search === '?state=completed'"
+    ))
+    .await;
 
     // the job that waits says why, here and on its own page, and can be ended
     page.go(&format!("{}/jobs/{open}", site.server.url)).await;

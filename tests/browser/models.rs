@@ -38,7 +38,10 @@ async fn a_load_is_watched_from_the_button_to_ready() {
     assert_eq!(page.text("[data-model=concept] [aria-current=step]").await, "download");
     let done = page.eval("document.querySelector('[role=progressbar]').getAttribute('aria-valuenow')").await;
     assert!((0..100).contains(&done.as_str().unwrap().parse::<i32>().unwrap()), "{done}");
-    page.until(&format!("document.querySelector(\"[data-job='{job}'] .waits\").innerText.includes('is loading')")).await;
+    page.until(&format!(
+        "document.querySelector(\"[data-job='{job}'] .waits\").innerText.includes('is loading')"
+    ))
+    .await;
 
     hub.release();
     page.until(&is("concept", "ready")).await;
@@ -62,11 +65,8 @@ async fn a_shared_base_is_counted_once_and_a_failure_says_what_to_do() {
     std::fs::rename(broken.join("model.safetensors"), dir.path().join("aside")).unwrap();
     let adapter = tiny_adapter(dir.path().join("adapter"), 3, ALL_TARGETS);
     let with_adapter = format!("adapter = \"{}\"", adapter.display());
-    let models = [
-        ("concept", &*base, ""),
-        ("relationship", &*base, &*with_adapter),
-        ("attribute", &*broken, ""),
-    ];
+    let models =
+        [("concept", &*base, ""), ("relationship", &*base, &*with_adapter), ("attribute", &*broken, "")];
     let config = config(&models, "[loading]\nretry_first_ms = 600000");
     let site = Site::start(dir, &config).await;
     let page = site.open("/").await;
@@ -75,15 +75,24 @@ async fn a_shared_base_is_counted_once_and_a_failure_says_what_to_do() {
     page.until(&is("attribute", "error")).await;
 
     let trouble = page.text("[data-model=attribute] .trouble").await;
-    assert!(trouble.contains("model.safetensors") && trouble.contains("→") && trouble.contains("attempt 1"), "{trouble}");
+    assert!(
+        trouble.contains("model.safetensors") && trouble.contains("→") && trouble.contains("attempt 1"),
+        "{trouble}"
+    );
     assert!(trouble.contains("not tried again by itself"), "{trouble}");
 
     // both cards know whose the base is, and the total has it once
     page.until("document.querySelectorAll('.card.ready .shared').length === 2").await;
     let list: Value = serde_json::to_value(site.client.models().await.unwrap()).unwrap();
-    let charged: Vec<&Value> = list["data"].as_array().unwrap().iter().map(|m| &m["memory"]["charged_to"]).collect();
+    let charged: Vec<&Value> =
+        list["data"].as_array().unwrap().iter().map(|m| &m["memory"]["charged_to"]).collect();
     assert_eq!(charged.iter().filter(|to| to.is_string()).count(), 1, "{list}");
-    let held: Vec<u64> = list["data"].as_array().unwrap().iter().filter_map(|m| m["memory"]["in_use_bytes"].as_u64()).collect();
+    let held: Vec<u64> = list["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|m| m["memory"]["in_use_bytes"].as_u64())
+        .collect();
     assert_eq!(held.len(), 2);
     let shown = page.eval("document.querySelector('[data-memory]').dataset.memory").await;
     assert_eq!(shown, json!(held.iter().sum::<u64>().to_string()));
@@ -91,7 +100,10 @@ async fn a_shared_base_is_counted_once_and_a_failure_says_what_to_do() {
     // one part of the bar for one base
     assert_eq!(page.eval("document.querySelectorAll('.device .bar .base').length").await, 1);
     let legend = page.text(".device .legend").await;
-    assert!(legend.contains("concept + relationship") || legend.contains("relationship + concept"), "{legend}");
+    assert!(
+        legend.contains("concept + relationship") || legend.contains("relationship + concept"),
+        "{legend}"
+    );
     // every process that serves is shown
     page.until("document.querySelector('[data-model=concept]').innerText.includes('1 process')").await;
     page.picture("models").await;

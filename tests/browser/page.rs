@@ -20,7 +20,8 @@ impl Page {
     pub async fn open(chrome: &Chrome, url: &str) -> Self {
         let target = chrome.call("Target.createTarget", json!({"url": "about:blank"})).await;
         let attach = json!({"targetId": target["targetId"], "flatten": true});
-        let session = chrome.call("Target.attachToTarget", attach).await["sessionId"].as_str().unwrap().to_string();
+        let session =
+            chrome.call("Target.attachToTarget", attach).await["sessionId"].as_str().unwrap().to_string();
         let page = Self { wire: chrome.wire(), session };
         for domain in ["Page", "Runtime", "Network", "Log"] {
             page.call(&format!("{domain}.enable"), json!({})).await;
@@ -68,14 +69,18 @@ impl Page {
             let begun = Instant::now();
             loop {
                 let value = self.eval(expression).await;
-                let is_true = !matches!(&value, Value::Null | Value::Bool(false)) && value != "" && value != 0;
+                let is_true =
+                    !matches!(&value, Value::Null | Value::Bool(false)) && value != "" && value != 0;
                 if is_true {
                     return value;
                 }
                 if begun.elapsed() > LONG {
                     let text = self.eval("document.body.innerText").await;
                     let errors = self.errors();
-                    panic!("{asker}: never came: {expression}\nerrors: {errors:?}\n{}", text.as_str().unwrap_or_default());
+                    panic!(
+                        "{asker}: never came: {expression}\nerrors: {errors:?}\n{}",
+                        text.as_str().unwrap_or_default()
+                    );
                 }
                 tokio::time::sleep(Duration::from_millis(40)).await;
             }
@@ -150,7 +155,8 @@ impl Page {
             one => (0, one),
         };
         for kind in [if text.is_empty() { "rawKeyDown" } else { "keyDown" }, "keyUp"] {
-            let mut event = json!({"type": kind, "key": key, "windowsVirtualKeyCode": code, "modifiers": modifiers});
+            let mut event =
+                json!({"type": kind, "key": key, "windowsVirtualKeyCode": code, "modifiers": modifiers});
             if kind == "keyDown" {
                 event["text"] = text.into();
             }

@@ -28,10 +28,7 @@ use crate::wire::job::Job;
     get, path = "/v1/jobs/{id}/events", tag = "jobs", params(("id" = uuid::Uuid, Path, description = "The job.")),
     responses((status = 200, description = "Events whose data is a job.", body = Job, content_type = "text/event-stream")),
 )]
-pub async fn job_events(
-    Shared(state): Shared<State>,
-    JobPath(id): JobPath,
-) -> Result<Response, ApiError> {
+pub async fn job_events(Shared(state): Shared<State>, JobPath(id): JobPath) -> Result<Response, ApiError> {
     let permit = state.open_stream()?;
     if state.store.job(id).await?.is_none() {
         return Err(ApiError::job_not_found(id));

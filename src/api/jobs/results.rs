@@ -145,7 +145,8 @@ impl Tail {
             if let Some(row) = self.rows.pop_front() {
                 self.after = Some(row.seq);
                 self.left = self.left.map(|left| left - 1);
-                let mut line = serde_json::to_vec(&result_view(row, self.with_input)).expect("a result came from JSON");
+                let mut line =
+                    serde_json::to_vec(&result_view(row, self.with_input)).expect("a result came from JSON");
                 line.push(b'\n');
                 return Ok(Some(line.into()));
             }

@@ -54,9 +54,8 @@ fn history(
     let last = f64::from(intervals - 1);
     for stretch in stretches {
         // in intervals since the beginning
-        let place = |at: DateTime<Utc>| {
-            ((at - from).as_seconds_f64() / interval_s).clamp(0.0, f64::from(intervals))
-        };
+        let place =
+            |at: DateTime<Utc>| ((at - from).as_seconds_f64() / interval_s).clamp(0.0, f64::from(intervals));
         let (lo, hi) = (place(stretch.from), place(stretch.until));
         let (first, end) = (lo.floor().min(last) as usize, hi.ceil().min(last + 1.0) as usize);
         for (at, rate) in rates.iter_mut().enumerate().take(end.max(first + 1)).skip(first) {

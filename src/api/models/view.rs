@@ -30,7 +30,11 @@ pub async fn read_list(state: &State, queue: Option<&Queue>) -> Result<ModelList
         total_bytes: known(device.total_bytes),
         available_bytes: known(device.available_bytes),
         planned_bytes: device.committed_bytes,
-        in_use_bytes: data.iter().filter_map(|model| model.memory.as_ref()).map(|memory| memory.in_use_bytes).sum(),
+        in_use_bytes: data
+            .iter()
+            .filter_map(|model| model.memory.as_ref())
+            .map(|memory| memory.in_use_bytes)
+            .sum(),
     };
     Ok(ModelList { object: "list".into(), data, memory: Some(memory) })
 }

@@ -24,7 +24,7 @@ const JS: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
 /// Name, media type, content.
-const ASSETS: [(&str, &str, &str); 38] = assets![
+const ASSETS: [(&str, &str, &str); 41] = assets![
     "base.css" CSS,
     "dashboard.css" CSS,
     "diagram.css" CSS,
@@ -45,7 +45,9 @@ const ASSETS: [(&str, &str, &str); 38] = assets![
     "errors.js" JS,
     "format.js" JS,
     "job_actions.js" JS,
+    "job_head.js" JS,
     "job_page.js" JS,
+    "job_progress.js" JS,
     "job_table.js" JS,
     "json_view.js" JS,
     "main.js" JS,
@@ -59,6 +61,7 @@ const ASSETS: [(&str, &str, &str); 38] = assets![
     "question.js" JS,
     "results.js" JS,
     "route.js" JS,
+    "section.js" JS,
     "sparkline.js" JS,
     "stream.js" JS,
     "theme.js" JS,

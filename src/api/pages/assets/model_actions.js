@@ -15,9 +15,11 @@ export const unloadModel = (name) => act(name, "unload", `${name} is being unloa
 /** Asks, and says whom an unload leaves waiting. */
 export function mayUnload(model) {
   const waiting = model.items_waiting || 0;
-  const text = `Running items finish first, then its memory is freed. ${waiting > 0
-    ? `${plural(waiting, "item")} of ${plural(model.jobs_waiting, "job")} wait for it and will go on waiting until it is loaded again.`
-    : "No item waits for it now."}`;
+  const text = `Running items finish first, then memory is freed that no other model uses. ${
+    waiting > 0
+      ? `${plural(waiting, "item")} of ${plural(model.jobs_waiting, "job")} wait for it and will go on waiting until it is loaded again.`
+      : "No item waits for it now."
+  }`;
   return confirm({ title: `Unload ${model.id}?`, text, yes: "Unload" });
 }
 

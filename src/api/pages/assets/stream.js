@@ -20,7 +20,10 @@ const BEAT = ":";
  * (`isLast` of the event's name: the server has said the last there is to say; it is asked again after `againMs`).
  * Only an event of which `endsAway` is true shows that the database answers again.
  */
-export function follow(url, { onEvent, onState, onBeat = () => {}, isLast = () => false, endsAway = () => true, againMs = 10000 }) {
+export function follow(
+  url,
+  { onEvent, onState, onBeat = () => {}, isLast = () => false, endsAway = () => true, againMs = 10000 },
+) {
   let isClosed = false;
   let abort = null;
   let failures = 0;
@@ -45,7 +48,9 @@ export function follow(url, { onEvent, onState, onBeat = () => {}, isLast = () =
     let watchdog = 0;
     try {
       const response = await fetch(url, {
-        signal: own.signal, cache: "no-store", headers: { accept: "text/event-stream" },
+        signal: own.signal,
+        cache: "no-store",
+        headers: { accept: "text/event-stream" },
       });
       if (!response.ok) {
         const problem = await response.json().catch(() => null);
@@ -57,7 +62,10 @@ export function follow(url, { onEvent, onState, onBeat = () => {}, isLast = () =
       const silenceMs = 2 * (Number(response.headers.get("heartbeat-ms")) || HEARTBEAT_MS) + 1000;
       const beat = () => {
         clearTimeout(watchdog);
-        watchdog = setTimeout(() => { reason = "the server has fallen silent"; own.abort(); }, silenceMs);
+        watchdog = setTimeout(() => {
+          reason = "the server has fallen silent";
+          own.abort();
+        }, silenceMs);
       };
       beat();
       for await (const event of events(response.body, beat)) {
