@@ -91,7 +91,7 @@ async fn a_database_that_is_away_is_told_and_models_go_on() {
 async fn a_server_that_falls_silent_is_noticed() {
     let dir = TempDir::new().unwrap();
     let base = tiny_model(dir.path().join("base"), Arch::Llama, 1);
-    let config = config(&[("concept", &base, "")], "[http]\nheartbeat_ms = 500");
+    let config = config(&[("concept", &base, "")], "[http]\nheartbeat_ms = 1000");
     let site = Site::start(dir, &config).await;
     let page = site.open("/").await;
     page.until("!!document.querySelector('.card.ready') && document.getElementById('contact').innerText.includes('Live')").await;

@@ -219,6 +219,7 @@ mod tests {
             // the name of the SVG language is no address
             let names = text.matches("http://www.w3.org/2000/svg").count();
             assert_eq!(text.matches("http:").count(), names, "{file} names another host");
+            assert!(text.starts_with("//") || text.starts_with("/*"), "{file} does not say what it is for");
             assert!(text.lines().count() <= 400, "{file} is long: is there a second noun in it?");
         }
     }
