@@ -96,7 +96,7 @@ async fn filters_stand_in_the_address_and_a_job_is_cancelled() {
     page.until("!!document.querySelector('.job-head [data-state=cancelled]')").await;
     page.until("!document.querySelector('.why')").await;
     page.go(&format!("{}/jobs/0190aaaa-0000-7000-8000-000000000000", site.server.url)).await;
-    assert_eq!(page.text("h1").await, "No such job");
+    page.until("document.querySelector('h1')?.innerText === 'No such job'").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
