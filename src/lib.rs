@@ -17,7 +17,7 @@
 //!  8  main
 //!  7  cli                        commands; the only println
 //!  6  app                        composition root: builds everything, order of starting and stopping
-//!  5  api           client       axum handlers, OpenAPI | typed HTTP client of our own API
+//!  5  api           client       axum handlers, OpenAPI, dashboard | typed HTTP client of our own API
 //!  4  worker                     one claimed item from prompt to committed result; stages of a job
 //!  3  queue         models       apalis, readiness gate, fences, fairness | states, memory plan, loading
 //!  2  store         engine       all SQL | scheduler, KV, prefix cache, grammar, sampling

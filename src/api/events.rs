@@ -26,6 +26,9 @@ use crate::wire::model::ModelList;
 /// A load that reports at every turn is told of no more often than this.
 const GAP: Duration = Duration::from_millis(100);
 
+/// Looking at jobs takes at most this part of the time: large jobs are looked at less often.
+const SHARE: u32 = 4;
+
 /// Follow models and jobs.
 ///
 /// `models` carries what `GET /v1/models` answers, `jobs` what `GET /v1/jobs` answers to the same query: both at
@@ -50,7 +53,7 @@ pub async fn service_events(
     let watch = Watch {
         query,
         changes,
-        jobs_at: None,
+        next_jobs: None,
         queue: None,
         models: None,
         jobs: None,
@@ -77,8 +80,8 @@ struct Watch {
     query: JobsQuery,
     /// Fires when a model's status changes.
     changes: SelectAll<WatchStream<ModelStatus>>,
-    /// The last look into the database.
-    jobs_at: Option<Instant>,
+    /// When to look into the database again; `None` before the first look.
+    next_jobs: Option<Instant>,
     queue: Option<Queue>,
     models: Option<Told<ModelList>>,
     jobs: Option<Told<JobPage>>,
@@ -94,7 +97,7 @@ impl Watch {
             if let Some(event) = self.ready.pop_front() {
                 return Some(event);
             }
-            if self.jobs_at.is_some() {
+            if self.next_jobs.is_some() {
                 self.wait().await?;
             }
             self.look().await;
@@ -120,9 +123,11 @@ impl Watch {
 
     async fn look(&mut self) {
         let poll = Duration::from_millis(self.state.settings.http.stream_poll_ms);
-        if self.jobs_at.is_none_or(|at| at.elapsed() >= poll) {
+        let began = Instant::now();
+        if self.next_jobs.is_none_or(|at| at <= began) {
             self.look_at_jobs().await;
-            self.jobs_at = Some(Instant::now());
+            let pause = if self.is_away { MINOR } else { began.elapsed() * SHARE };
+            self.next_jobs = Some(Instant::now() + poll.max(pause));
         }
         match read_list(&self.state, self.queue.as_ref()).await {
             Ok(models) => {

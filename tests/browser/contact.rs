@@ -6,6 +6,7 @@ use adit::config::settings::Database;
 use adit::store::embedded::PrivatePostgres;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::site::{Site, config, letters, texts};
@@ -82,6 +83,29 @@ async fn a_database_that_is_away_is_told_and_models_go_on() {
     );
 
     assert!(postgres.revive().unwrap());
+    page.until("document.getElementById('banner').hidden").await;
+    page.until("document.getElementById('contact').innerText.includes('Live')").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_falls_silent_is_noticed() {
+    let dir = TempDir::new().unwrap();
+    let base = tiny_model(dir.path().join("base"), Arch::Llama, 1);
+    let config = config(&[("concept", &base, "")], "[http]\nheartbeat_ms = 1000");
+    let site = Site::start(dir, &config).await;
+    let page = site.open("/").await;
+    page.until("!!document.querySelector('.card.ready') && document.getElementById('contact').innerText.includes('Live')").await;
+    // signs of life keep the time of what is shown up to date although nothing happens
+    let sign = json!(page.text("#contact").await);
+    page.until(&format!("document.getElementById('contact').innerText !== {sign}")).await;
+    assert_eq!(page.eval("document.getElementById('banner').hidden").await, true);
+
+    // the connection stays open, and nothing comes
+    let server = Pid::from_raw(i32::try_from(site.server.child.id()).unwrap());
+    kill(server, Signal::SIGSTOP).unwrap();
+    let banner = page.text("#banner:not([hidden])").await;
+    assert!(banner.contains("the server has fallen silent"), "{banner}");
+    kill(server, Signal::SIGCONT).unwrap();
     page.until("document.getElementById('banner').hidden").await;
     page.until("document.getElementById('contact').innerText.includes('Live')").await;
 }

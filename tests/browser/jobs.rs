@@ -7,19 +7,23 @@ use crate::server::until;
 use crate::site::{LONG, Site, config, letters, texts};
 use crate::support::tiny::{Arch, tiny_model};
 
+/// Some seconds of work.
+const ITEMS: usize = 1500;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_watched_to_its_end() {
     let dir = TempDir::new().unwrap();
     let base = tiny_model(dir.path().join("base"), Arch::Llama, 1);
-    let config = config(&[("concept", &base, "")], "");
+    let config = config(&[("concept", &base, "load_at_start = false")], "[http]\nstream_poll_ms = 100");
     let site = Site::start(dir, &config).await;
-    site.client.wait("concept", LONG.as_secs_f64()).await.unwrap();
     let page = site.open("/").await;
     page.until("document.body.innerText.includes('No jobs yet')").await;
     page.eval("window.mark = 'here'").await;
-    let job = site.submit(texts("concept", letters(400))).await;
+    let job = site.submit(texts("concept", letters(ITEMS))).await;
     page.click(&format!("[data-job='{job}'] a.id")).await;
     page.until(&format!("location.pathname === '/jobs/{job}'")).await;
+    assert_eq!(page.text("[data-progress]").await, "0 %");
+    site.client.load("concept").await.unwrap();
     // how far it has come, time and again, never back
     let mut seen: Vec<i64> = Vec::new();
     loop {
@@ -30,8 +34,9 @@ async fn a_job_is_watched_to_its_end() {
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    assert!(seen.is_sorted(), "{seen:?}");
-    page.until("document.querySelector('[data-progress]').dataset.progress === '400'").await;
+    let all = i64::try_from(ITEMS).unwrap();
+    assert!(seen.is_sorted() && seen.iter().any(|ended| (1..all).contains(ended)), "{seen:?}");
+    page.until(&format!("document.querySelector('[data-progress]').dataset.progress === '{ITEMS}'")).await;
     assert_eq!(page.text("[data-progress]").await, "100 %");
     assert!(page.text(".eta").await.starts_with("completed in"));
     page.until("document.querySelectorAll('.sparkline').length === 2").await;
@@ -80,6 +85,7 @@ async fn filters_stand_in_the_address_and_a_job_is_cancelled() {
     page.go(&format!("{}/jobs/{open}", site.server.url)).await;
     let why = page.text(".why [data-reason=model_not_loaded]").await;
     assert!(why.contains("2 items wait for shut") && why.contains("not loaded"), "{why}");
+    assert_eq!(page.text(".why button").await, "Load shut");
     page.click(".job-head .actions button").await;
     page.until("!!document.querySelector('dialog[open]')").await;
     page.press("Escape").await;
@@ -90,7 +96,7 @@ async fn filters_stand_in_the_address_and_a_job_is_cancelled() {
     page.until("!!document.querySelector('.job-head [data-state=cancelled]')").await;
     page.until("!document.querySelector('.why')").await;
     page.go(&format!("{}/jobs/0190aaaa-0000-7000-8000-000000000000", site.server.url)).await;
-    assert_eq!(page.text("h1").await, "No such job");
+    page.until("document.querySelector('h1')?.innerText === 'No such job'").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,7 +24,7 @@ const JS: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
 /// Name, media type, content.
-const ASSETS: [(&str, &str, &str); 37] = assets![
+const ASSETS: [(&str, &str, &str); 41] = assets![
     "base.css" CSS,
     "dashboard.css" CSS,
     "diagram.css" CSS,
@@ -45,11 +45,14 @@ const ASSETS: [(&str, &str, &str); 37] = assets![
     "errors.js" JS,
     "format.js" JS,
     "job_actions.js" JS,
+    "job_head.js" JS,
     "job_page.js" JS,
+    "job_progress.js" JS,
     "job_table.js" JS,
     "json_view.js" JS,
     "main.js" JS,
     "memory.js" JS,
+    "model_actions.js" JS,
     "model_card.js" JS,
     "notice.js" JS,
     "overview.js" JS,
@@ -58,6 +61,7 @@ const ASSETS: [(&str, &str, &str); 37] = assets![
     "question.js" JS,
     "results.js" JS,
     "route.js" JS,
+    "section.js" JS,
     "sparkline.js" JS,
     "stream.js" JS,
     "theme.js" JS,
@@ -215,6 +219,7 @@ mod tests {
             // the name of the SVG language is no address
             let names = text.matches("http://www.w3.org/2000/svg").count();
             assert_eq!(text.matches("http:").count(), names, "{file} names another host");
+            assert!(text.starts_with("//") || text.starts_with("/*"), "{file} does not say what it is for");
             assert!(text.lines().count() <= 400, "{file} is long: is there a second noun in it?");
         }
     }

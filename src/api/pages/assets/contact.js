@@ -39,13 +39,20 @@ export function forget() {
 
 function sign() {
   switch (state.kind) {
-    case "live": return ["live", "Live", `as of ${clock(asOf)}`];
-    case "ended": return ["live", "Up to date", `as of ${clock(asOf)}`];
-    case "connecting": return ["busy", "Connecting", ""];
-    case "paused": return ["busy", "Paused", "while hidden"];
-    case "away": return ["bad", "Database away", asOf ? `data of ${clock(asOf)}` : ""];
-    case "refused": return ["bad", "Refused", ""];
-    default: return ["bad", "Connection lost", asOf ? `data of ${clock(asOf)}` : ""];
+    case "live":
+      return ["live", "Live", `as of ${clock(asOf)}`];
+    case "ended":
+      return ["live", "Up to date", `as of ${clock(asOf)}`];
+    case "connecting":
+      return ["busy", "Connecting", ""];
+    case "paused":
+      return ["busy", "Paused", "while hidden"];
+    case "away":
+      return ["bad", "Database away", asOf ? `data of ${clock(asOf)}` : ""];
+    case "refused":
+      return ["bad", "Refused", ""];
+    default:
+      return ["bad", "Connection lost", asOf ? `data of ${clock(asOf)}` : ""];
   }
 }
 
@@ -54,14 +61,18 @@ function banner() {
   if (state.kind === "lost") {
     const left = Math.max(0, Math.ceil((state.retryAt - Date.now()) / 1000));
     return [
-      h("strong", null, "Connection lost: "), `${state.reason}.${from} `,
-      h("span", { class: "retry" }, left > 0 ? `Trying again in ${left} s.` : "Trying again …"), " ",
+      h("strong", null, "Connection lost: "),
+      `${state.reason}.${from} `,
+      h("span", { class: "retry" }, left > 0 ? `Trying again in ${left} s.` : "Trying again …"),
+      " ",
       h("button", { type: "button", class: "small", onclick: () => tryNow() }, "Try now"),
     ];
   }
   if (state.kind === "away") {
-    return [h("strong", null, "The database does not answer: "),
-      `models are live, jobs are not.${from} The server tries again by itself.`];
+    return [
+      h("strong", null, "The database does not answer: "),
+      `models are live, jobs are not.${from} The server tries again by itself.`,
+    ];
   }
   if (state.kind === "paused") return [`Updates were paused while this page was hidden.${from}`];
   return null;
@@ -69,9 +80,12 @@ function banner() {
 
 function draw() {
   const [kind, word, detail] = sign();
-  render(document.getElementById("contact"),
-    h("span", { class: `dot ${kind}`, "aria-hidden": "true" }), h("span", { class: "word" }, word),
-    detail ? h("span", { class: "detail" }, detail) : null);
+  render(
+    document.getElementById("contact"),
+    h("span", { class: `dot ${kind}`, "aria-hidden": "true" }),
+    h("span", { class: "word" }, word),
+    detail ? h("span", { class: "detail" }, detail) : null,
+  );
   const text = banner();
   const box = document.getElementById("banner");
   box.hidden = text === null;
@@ -86,4 +100,6 @@ function draw() {
   }
 }
 
-setInterval(() => { if (!document.hidden) draw(); }, 1000);
+setInterval(() => {
+  if (!document.hidden) draw();
+}, 1000);

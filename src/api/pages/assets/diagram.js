@@ -3,7 +3,7 @@
 import { h, render } from "./dom.js";
 import { arrange, DETAILS, draw } from "./er_draw.js";
 import { download, standalone } from "./er_save.js";
-import { plural } from "./format.js";
+import { sizeInWords } from "./er_graph.js";
 import { viewport } from "./viewport.js";
 
 const KEYS = "Arrow keys move, plus and minus magnify, 0 shows all.";
@@ -23,40 +23,95 @@ export function diagram(parent) {
   const stage = () => parent.querySelector("g.er-stage");
 
   function frame() {
-    const button = (name, text, action) => h("button", { key: name, type: "button", class: "small", "aria-label": name, title: name, onclick: action }, text);
-    render(parent,
-      h("div", { class: "tools", role: "toolbar", "aria-label": "Diagram tools" },
+    const button = (name, text, action) =>
+      h(
+        "button",
+        { key: name, type: "button", class: "small", "aria-label": name, title: name, onclick: action },
+        text,
+      );
+    render(
+      parent,
+      h(
+        "div",
+        { class: "tools", role: "toolbar", "aria-label": "Diagram tools" },
         button("Zoom out", "−", () => view.zoomOut()),
         h("output", { class: "scale", "aria-label": "Magnification" }, `${Math.round(100 * scale)} %`),
         button("Zoom in", "+", () => view.zoomIn()),
         button("Show all", "Fit", () => view.fit()),
-        h("label", null, "Show", h("select", { name: "detail", value: detail, onchange: (event) => { detail = event.target.value; redraw(true); } },
-          Object.entries(DETAILS).map(([value, text]) => h("option", { key: value, value }, text)))),
-        h("label", null, "Find", h("input", { type: "search", name: "find", placeholder: "entity or table", autocomplete: "off", oninput: find })),
+        h(
+          "label",
+          null,
+          "Show",
+          h(
+            "select",
+            {
+              name: "detail",
+              value: detail,
+              onchange: (event) => {
+                detail = event.target.value;
+                redraw(true);
+              },
+            },
+            Object.entries(DETAILS).map(([value, text]) => h("option", { key: value, value }, text)),
+          ),
+        ),
+        h(
+          "label",
+          null,
+          "Find",
+          h("input", {
+            type: "search",
+            name: "find",
+            placeholder: "entity or table",
+            autocomplete: "off",
+            oninput: find,
+          }),
+        ),
         h("span", { class: "push" }),
-        h("button", { type: "button", class: "small", onclick: save }, "Save as SVG")),
-      h("svg", { class: "er", tabindex: "0", role: "img", "aria-label": inWords(), "aria-describedby": "er-keys", onclick: choose },
-        h("g", { class: "er-stage" }, draw(graph, arranged, detail, chosen))),
-      h("p", { id: "er-keys", class: "muted keys" }, KEYS, " Click an entity to see what it is linked to."));
+        h("button", { type: "button", class: "small", onclick: save }, "Save as SVG"),
+      ),
+      h(
+        "svg",
+        {
+          class: "er",
+          tabindex: "0",
+          role: "img",
+          "aria-label": inWords(),
+          "aria-describedby": "er-keys",
+          onclick: choose,
+        },
+        h("g", { class: "er-stage" }, draw(graph, arranged, detail, chosen)),
+      ),
+      h("p", { id: "er-keys", class: "muted keys" }, KEYS, " Click an entity to see what it is linked to."),
+    );
   }
 
   function inWords() {
-    const { entities, relationships } = graph;
-    return `Entity-relationship diagram: ${plural(entities.length, "entity", "entities")}, ${plural(relationships.length, "relationship")}`;
+    return `Entity-relationship diagram: ${sizeInWords(graph)}`;
   }
 
   function redraw(isOther) {
     arranged = arrange(graph, detail);
     frame();
     if (!view) {
-      view = viewport(svg(), stage(), () => arranged, (next) => {
-        scale = next;
-        const output = parent.querySelector("output.scale");
-        if (output) output.textContent = `${Math.round(100 * scale)} %`;
-      });
-      for (const name of ["pointerdown", "keydown", "wheel"]) svg().addEventListener(name, () => { hasMoved = true; });
+      view = viewport(
+        svg(),
+        stage(),
+        () => arranged,
+        (next) => {
+          scale = next;
+          const output = parent.querySelector("output.scale");
+          if (output) output.textContent = `${Math.round(100 * scale)} %`;
+        },
+      );
+      for (const name of ["pointerdown", "keydown", "wheel"])
+        svg().addEventListener(name, () => {
+          hasMoved = true;
+        });
       // the place may get its size later
-      new ResizeObserver(() => { if (!hasMoved) view.fit(); }).observe(svg());
+      new ResizeObserver(() => {
+        if (!hasMoved) view.fit();
+      }).observe(svg());
     }
     if (isOther || !hasMoved) view.fit();
   }
@@ -71,8 +126,12 @@ export function diagram(parent) {
 
   function find(event) {
     const text = event.target.value.trim().toLowerCase();
-    const at = text === "" ? -1 : graph.entities.findIndex((entity) =>
-      [entity.name, ...entity.tables].some((name) => name.toLowerCase().includes(text)));
+    const at =
+      text === ""
+        ? -1
+        : graph.entities.findIndex((entity) =>
+            [entity.name, ...entity.tables].some((name) => name.toLowerCase().includes(text)),
+          );
     chosen = at < 0 ? null : at;
     frame();
     if (at >= 0) {

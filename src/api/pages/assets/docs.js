@@ -31,14 +31,32 @@ function type(schema) {
 }
 
 function operation(path, method, op) {
-  const box = el("details", { class: "operation" },
-    el("summary", {}, el("code", { class: "method" }, method.toUpperCase()), " ", el("code", {}, path), ` ${op.summary || ""}`));
+  const box = el(
+    "details",
+    { class: "operation" },
+    el(
+      "summary",
+      {},
+      el("code", { class: "method" }, method.toUpperCase()),
+      " ",
+      el("code", {}, path),
+      ` ${op.summary || ""}`,
+    ),
+  );
   if (op.description) box.append(el("p", {}, op.description));
   if (op.parameters && op.parameters.length > 0) {
     const body = el("tbody", {});
     for (const p of op.parameters) {
-      body.append(el("tr", {}, el("td", {}, el("code", {}, p.name)), el("td", {}, p.in + (p.required ? ", required" : "")),
-        el("td", {}, type(p.schema)), el("td", {}, p.description || "")));
+      body.append(
+        el(
+          "tr",
+          {},
+          el("td", {}, el("code", {}, p.name)),
+          el("td", {}, p.in + (p.required ? ", required" : "")),
+          el("td", {}, type(p.schema)),
+          el("td", {}, p.description || ""),
+        ),
+      );
     }
     box.append(el("table", {}, body));
   }
@@ -65,8 +83,16 @@ function schemaBox(name, schema) {
   const body = el("tbody", {});
   for (const [field, value] of Object.entries(schema.properties)) {
     const required = (schema.required || []).includes(field) ? "required" : "";
-    body.append(el("tr", {}, el("td", {}, el("code", {}, field)), el("td", {}, type(value)), el("td", {}, required),
-      el("td", {}, value.description || "")));
+    body.append(
+      el(
+        "tr",
+        {},
+        el("td", {}, el("code", {}, field)),
+        el("td", {}, type(value)),
+        el("td", {}, required),
+        el("td", {}, value.description || ""),
+      ),
+    );
   }
   box.append(el("table", {}, body));
   return box;
@@ -91,4 +117,6 @@ async function draw() {
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
-draw().catch((error) => document.getElementById("operations").replaceChildren(el("p", { class: "bad" }, String(error))));
+draw().catch((error) =>
+  document.getElementById("operations").replaceChildren(el("p", { class: "bad" }, String(error))),
+);

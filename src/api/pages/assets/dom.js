@@ -21,7 +21,8 @@ export function render(parent, ...children) {
 }
 
 function flat(children) {
-  return children.flat(Infinity)
+  return children
+    .flat(Infinity)
     .filter((child) => child !== null && child !== undefined && child !== false)
     .map((child) => (typeof child === "object" ? child : { text: String(child) }));
 }

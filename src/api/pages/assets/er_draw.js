@@ -37,7 +37,10 @@ function plain(text) {
   return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "�");
 }
 
-const tagOf = (attribute) => (attribute.isIdentifier ? "PK" : attribute.isReference ? "FK" : attribute.isUnique ? "UK" : "");
+const tagOf = (attribute) =>
+  attribute.isIdentifier ? "PK" : attribute.isReference ? "FK" : attribute.isUnique ? "UK" : "";
+
+const weightOf = (attribute) => (attribute.isIdentifier ? 600 : 400);
 
 function rowsOf(entity, detail) {
   if (detail === "names") return { rows: [], more: 0 };
@@ -49,7 +52,7 @@ function rowsOf(entity, detail) {
 
 function sizeOf(entity, detail) {
   const { rows, more } = rowsOf(entity, detail);
-  const widths = rows.map((row) => TAG + widthOf(row.name, 12) + 14 + widthOf(row.type, 11));
+  const widths = rows.map((row) => TAG + widthOf(plain(row.name), 12, weightOf(row)) + 14 + widthOf(row.type, 11));
   const name = widthOf(plain(entity.name), 13, 600);
   const width = Math.min(WIDEST, Math.max(NARROWEST, name + 2 * PAD, ...widths.map((width) => width + 2 * PAD)));
   const lines = rows.length + (more > 0 ? 1 : 0);
@@ -58,7 +61,10 @@ function sizeOf(entity, detail) {
 
 /** Where everything stands: `{ boxes, lines, width, height }`. Takes its time with hundreds of entities. */
 export function arrange(graph, detail) {
-  const { boxes, vias, width, height } = layout(graph.entities.map((entity) => sizeOf(entity, detail)), graph.relationships);
+  const { boxes, vias, width, height } = layout(
+    graph.entities.map((entity) => sizeOf(entity, detail)),
+    graph.relationships,
+  );
   return { boxes, lines: lines(boxes, vias, graph.relationships), width, height };
 }
 
@@ -70,24 +76,49 @@ export function draw(graph, arranged, detail, chosen) {
     if (key.to === chosen) near.add(key.from);
   }
   const faint = (isNear) => (chosen !== null && !isNear ? " faint" : "");
-  const edges = graph.relationships.map((key, at) => edge(graph, key, arranged.lines[at], at, faint(key.from === chosen || key.to === chosen)));
-  const boxes = graph.entities.map((entity, at) => box(entity, arranged.boxes[at], at, detail, faint(near.has(at)), at === chosen));
-  const labels = graph.relationships.map((key, at) => label(key, arranged.lines[at], at, faint(key.from === chosen || key.to === chosen)));
+  const edges = graph.relationships.map((key, at) =>
+    edge(graph, key, arranged.lines[at], at, faint(key.from === chosen || key.to === chosen)),
+  );
+  const boxes = graph.entities.map((entity, at) =>
+    box(entity, arranged.boxes[at], at, detail, faint(near.has(at)), at === chosen),
+  );
+  const labels = graph.relationships.map((key, at) =>
+    label(key, arranged.lines[at], at, faint(key.from === chosen || key.to === chosen)),
+  );
   return [...edges, ...boxes, ...labels];
 }
 
 function edge(graph, key, line, at, more) {
   const [from, to] = [graph.entities[key.from].name, graph.entities[key.to].name];
-  return h("g", { key: `edge-${at}`, class: `er-edge${key.isInferred ? " inferred" : ""}${more}`,
-    "data-relationship": key.name, "data-from": from, "data-to": to },
-  h("title", null, plain(`${from} – ${key.name} – ${to}${key.description ? `\n${key.description}` : ""}`)),
-  h("path", { class: "er-hit", d: line.path }), h("path", { class: "er-line", d: line.path }),
-  line.feet ? h("path", { class: "er-foot", d: line.feet }) : null);
+  return h(
+    "g",
+    {
+      key: `edge-${at}`,
+      class: `er-edge${key.isInferred ? " inferred" : ""}${more}`,
+      "data-relationship": key.name,
+      "data-from": from,
+      "data-to": to,
+    },
+    h("title", null, plain(`${from} – ${key.name} – ${to}${key.description ? `\n${key.description}` : ""}`)),
+    h("path", { class: "er-hit", d: line.path }),
+    h("path", { class: "er-line", d: line.path }),
+    line.feet ? h("path", { class: "er-foot", d: line.feet }) : null,
+  );
 }
 
 function label(key, line, at, more) {
-  return h("text", { key: `label-${at}`, class: `er-label${more}`, x: line.label.x, y: line.label.y, "text-anchor": "middle", dy: "0.32em" },
-    cut(plain(key.name), 130, 11, 400));
+  return h(
+    "text",
+    {
+      key: `label-${at}`,
+      class: `er-label${more}`,
+      x: line.label.x,
+      y: line.label.y,
+      "text-anchor": "middle",
+      dy: "0.32em",
+    },
+    cut(plain(key.name), 130, 11, 400),
+  );
 }
 
 function box(entity, { x, y, width, height }, at, detail, more, isChosen) {
@@ -95,25 +126,52 @@ function box(entity, { x, y, width, height }, at, detail, more, isChosen) {
   const inner = width - 2 * PAD;
   const source = entity.source === "model" ? "" : ", from the catalog alone";
   const about = `${entity.name} (${entity.kind}${source})\n${entity.tables.join(", ")}\n${entity.description}`;
-  return h("g", { key: `entity-${at}`, class: `er-entity kind-${entity.kind}${more}${isChosen ? " chosen" : ""}`,
-    "data-entity": entity.name, "data-at": at, transform: `translate(${Math.round(x)} ${Math.round(y)})` },
-  h("title", null, plain(about)),
-  h("rect", { class: "er-box", width, height, rx: 6 }),
-  h("path", { class: "er-head", d: `M0 ${HEAD}V6a6 6 0 0 1 6 -6H${width - 6}a6 6 0 0 1 6 6V${HEAD}${height > HEAD ? "z" : `a0 0 0 0 1 0 0z`}` }),
-  h("text", { class: "er-name", x: PAD, y: 17 }, cut(plain(entity.name), inner, 13, 600)),
-  h("text", { class: "er-kind", x: PAD, y: 32 }, cut(plain(`${entity.kind} · ${entity.tables.join(", ")}`), inner, 10.5)),
-  rows.map((row, index) => attribute(row, index, width)),
-  hidden > 0 ? h("text", { class: "er-more", x: PAD + TAG, y: HEAD + 4 + rows.length * ROW + 14 }, `and ${hidden} more`) : null);
+  return h(
+    "g",
+    {
+      key: `entity-${at}`,
+      class: `er-entity kind-${entity.kind}${more}${isChosen ? " chosen" : ""}`,
+      "data-entity": entity.name,
+      "data-at": at,
+      transform: `translate(${Math.round(x)} ${Math.round(y)})`,
+    },
+    h("title", null, plain(about)),
+    h("rect", { class: "er-box", width, height, rx: 6 }),
+    h("path", {
+      class: "er-head",
+      d: `M0 ${HEAD}V6a6 6 0 0 1 6 -6H${width - 6}a6 6 0 0 1 6 6V${HEAD}${height > HEAD ? "z" : `a0 0 0 0 1 0 0z`}`,
+    }),
+    h("text", { class: "er-name", x: PAD, y: 17 }, cut(plain(entity.name), inner, 13, 600)),
+    h(
+      "text",
+      { class: "er-kind", x: PAD, y: 32 },
+      cut(plain(`${entity.kind} · ${entity.tables.join(", ")}`), inner, 10.5),
+    ),
+    rows.map((row, index) => attribute(row, index, width)),
+    hidden > 0
+      ? h("text", { class: "er-more", x: PAD + TAG, y: HEAD + 4 + rows.length * ROW + 14 }, `and ${hidden} more`)
+      : null,
+  );
 }
 
 function attribute(row, index, width) {
   const y = HEAD + 4 + index * ROW + 14;
   const typeWidth = widthOf(row.type, 11);
   const tag = tagOf(row);
-  return h("g", { key: `row-${index}`, "data-attribute": row.name },
-    h("title", null, plain(`${row.name}: ${row.type}${row.isRequired ? ", required" : ""}\n${row.column}\n${row.description}`)),
+  return h(
+    "g",
+    { key: `row-${index}`, "data-attribute": row.name },
+    h(
+      "title",
+      null,
+      plain(`${row.name}: ${row.type}${row.isRequired ? ", required" : ""}\n${row.column}\n${row.description}`),
+    ),
     tag ? h("text", { class: `er-tag ${tag}`, x: PAD, y }, tag) : null,
-    h("text", { class: `er-attribute${row.isIdentifier ? " identifier" : ""}`, x: PAD + TAG, y },
-      cut(plain(row.name), width - 2 * PAD - TAG - typeWidth - 10, 12)),
-    h("text", { class: "er-type", x: width - PAD, y, "text-anchor": "end" }, row.type));
+    h(
+      "text",
+      { class: `er-attribute${row.isIdentifier ? " identifier" : ""}`, x: PAD + TAG, y },
+      cut(plain(row.name), width - 2 * PAD - TAG - typeWidth - 10, 12, weightOf(row)),
+    ),
+    h("text", { class: "er-type", x: width - PAD, y, "text-anchor": "end" }, row.type),
+  );
 }

@@ -20,7 +20,11 @@ export function lines(boxes, vias, edges) {
     // labels make room for each other
     while (taken.some((other) => Math.abs(other.x - spot.x) < 90 && Math.abs(other.y - spot.y) < 13)) spot.y += 13;
     taken.push(spot);
-    return { path, feet: edge.many === null ? "" : foot(from, edge.many, true) + foot(to, false, !edge.isRequired), label: spot };
+    return {
+      path,
+      feet: edge.many === null ? "" : foot(from, edge.many, true) + foot(to, false, !edge.isRequired),
+      label: spot,
+    };
   });
 }
 
@@ -91,7 +95,9 @@ function middle(stops) {
   const [a, b] = [stops[at], stops[at + 1]];
   const xOf = (stop, other) => {
     if (stop.left === undefined) return stop.x;
-    return Math.abs(stop.left - (other.x ?? other.left)) < Math.abs(stop.right - (other.x ?? other.right)) ? stop.left : stop.right;
+    return Math.abs(stop.left - (other.x ?? other.left)) < Math.abs(stop.right - (other.x ?? other.right))
+      ? stop.left
+      : stop.right;
   };
   return { x: (xOf(a, b) + xOf(b, a)) / 2, y: (a.y + b.y) / 2 };
 }

@@ -1,5 +1,7 @@
 // From a job's JSON export to entities and relationships: what the diagram shows, and nothing of how.
 
+import { plural } from "./format.js";
+
 /**
  * Entities in the order of the export, each with its attributes; relationships whose ends are entities.
  * `many` says that many `from` belong to one `to`; `null`: it is not known.
@@ -31,15 +33,17 @@ export function erGraph(model) {
     tables: concept.source_tables,
     attributes: byConcept.get(concept.name),
   }));
-  const relationships = model.relationships.filter((key) => at.has(key.from) && at.has(key.to)).map((key) => ({
-    name: key.name,
-    description: key.description,
-    from: at.get(key.from),
-    to: at.get(key.to),
-    many: key.cardinality === "unknown" ? null : key.cardinality === "many_to_one",
-    isRequired: key.required,
-    isInferred: key.source === "inferred",
-  }));
+  const relationships = model.relationships
+    .filter((key) => at.has(key.from) && at.has(key.to))
+    .map((key) => ({
+      name: key.name,
+      description: key.description,
+      from: at.get(key.from),
+      to: at.get(key.to),
+      many: key.cardinality === "unknown" ? null : key.cardinality === "many_to_one",
+      isRequired: key.required,
+      isInferred: key.source === "inferred",
+    }));
   return { entities, relationships };
 }
 
@@ -47,7 +51,15 @@ export function erGraph(model) {
 export function relationshipInWords({ entities }, key) {
   const [from, to] = [entities[key.from].name, entities[key.to].name];
   const end = key.isRequired ? "exactly one" : "at most one";
-  const link = key.many === null ? `${from} is linked to ${to}`
-    : key.many ? `many ${from} to ${end} ${to}` : `one ${from} to ${end} ${to}`;
+  const link =
+    key.many === null
+      ? `${from} is linked to ${to}`
+      : key.many
+        ? `many ${from} to ${end} ${to}`
+        : `one ${from} to ${end} ${to}`;
   return `${link}${key.isInferred ? ", found by the model" : ""}`;
+}
+
+export function sizeInWords({ entities, relationships }) {
+  return `${plural(entities.length, "entity", "entities")}, ${plural(relationships.length, "relationship")}`;
 }

@@ -26,7 +26,8 @@ export function layout(sizes, edges) {
   for (const one of parts) {
     if (x > 0 && x + one.width > widest) [x, y, shelf] = [0, y + shelf + GAP_PART, 0];
     for (const [node, box] of one.boxes) boxes[node] = { ...box, x: box.x + x, y: box.y + y };
-    for (const [edge, points] of one.vias) vias[edge] = points.map((point) => ({ left: point.left + x, right: point.right + x, y: point.y + y }));
+    for (const [edge, points] of one.vias)
+      vias[edge] = points.map((point) => ({ left: point.left + x, right: point.right + x, y: point.y + y }));
     x += one.width + GAP_PART;
     shelf = Math.max(shelf, one.height);
     width = Math.max(width, x - GAP_PART);
@@ -46,7 +47,10 @@ function part(nodes, sizes, edges) {
   const tops = place(ordered, links, heightOf);
   const widths = ordered.map((layer) => Math.max(...layer.map((node) => sizes[node]?.width ?? 0)));
   const lefts = [];
-  widths.reduce((sum, width, at) => { lefts[at] = sum; return sum + width + GAP_X; }, 0);
+  widths.reduce((sum, width, at) => {
+    lefts[at] = sum;
+    return sum + width + GAP_X;
+  }, 0);
   const least = Math.min(...nodes.map((node) => tops.get(node)));
   const boxes = new Map();
   const at = new Map();
@@ -54,14 +58,23 @@ function part(nodes, sizes, edges) {
   for (const node of nodes) {
     const { width, height } = sizes[node];
     // in the middle of its column
-    boxes.set(node, { x: lefts[at.get(node)] + (widths[at.get(node)] - width) / 2, y: tops.get(node) - least, width, height });
+    boxes.set(node, {
+      x: lefts[at.get(node)] + (widths[at.get(node)] - width) / 2,
+      y: tops.get(node) - least,
+      width,
+      height,
+    });
   }
   const vias = new Map();
   edges.forEach((edge, index) => {
     if (!heights.has(edge.from) || edge.from === edge.to) return;
     const isForward = chains.has(`${edge.to} ${edge.from}`);
     const chain = chains.get(isForward ? `${edge.to} ${edge.from}` : `${edge.from} ${edge.to}`) || [];
-    const points = chain.map((bend) => ({ left: lefts[at.get(bend)], right: lefts[at.get(bend)] + widths[at.get(bend)], y: tops.get(bend) - least }));
+    const points = chain.map((bend) => ({
+      left: lefts[at.get(bend)],
+      right: lefts[at.get(bend)] + widths[at.get(bend)],
+      y: tops.get(bend) - least,
+    }));
     // from `from` to `to`
     vias.set(index, isForward ? points.reverse() : points);
   });
@@ -80,7 +93,9 @@ function tallest(nodes, sizes) {
 /** Long relationships bend in each column they pass, so that nothing stands in their way. */
 function withBends(nodes, pairs, column) {
   const layers = [];
-  const add = (node, at) => { (layers[at] ||= []).push(node); };
+  const add = (node, at) => {
+    (layers[at] ||= []).push(node);
+  };
   for (const node of nodes) add(node, column.get(node));
   const links = [];
   const chains = new Map();
@@ -107,7 +122,11 @@ function place(layers, links, heightOf) {
   }
   const tops = new Map();
   for (const layer of layers) {
-    settle(layer.map(() => 0), layer.map(heightOf), GAP_Y).forEach((top, at) => tops.set(layer[at], top));
+    settle(
+      layer.map(() => 0),
+      layer.map(heightOf),
+      GAP_Y,
+    ).forEach((top, at) => tops.set(layer[at], top));
   }
   const middle = (node) => tops.get(node) + heightOf(node) / 2;
   for (let turn = 0; turn < 16; turn += 1) {

@@ -93,10 +93,15 @@ export function order(layers, links) {
     for (let step = 1; step < now.length; step += 1) {
       const at = forward ? step : now.length - 1 - step;
       const place = new Map((now[at + (forward ? -1 : 1)] || []).map((node, index) => [node, index]));
-      const wish = new Map(now[at].map((node, index) => {
-        const near = neighbours.get(node)[side].map((other) => place.get(other)).filter((p) => p !== undefined);
-        return [node, near.length > 0 ? near.reduce((a, b) => a + b, 0) / near.length : index];
-      }));
+      const wish = new Map(
+        now[at].map((node, index) => {
+          const near = neighbours
+            .get(node)
+            [side].map((other) => place.get(other))
+            .filter((p) => p !== undefined);
+          return [node, near.length > 0 ? near.reduce((a, b) => a + b, 0) / near.length : index];
+        }),
+      );
       now[at].sort((a, b) => wish.get(a) - wish.get(b));
     }
     const count = crossings(now, links);
@@ -130,7 +135,10 @@ function crossings(layers, links) {
  */
 export function settle(wished, heights, gap) {
   const offset = [];
-  heights.reduce((sum, height, at) => { offset[at] = sum; return sum + height + gap; }, 0);
+  heights.reduce((sum, height, at) => {
+    offset[at] = sum;
+    return sum + height + gap;
+  }, 0);
   const pools = [];
   wished.forEach((top, at) => {
     pools.push({ sum: top - offset[at], n: 1 });

@@ -2,8 +2,21 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = 24;
-const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "paint-order",
-  "opacity", "font-family", "font-size", "font-weight", "font-style", "letter-spacing"];
+const KEPT = [
+  "fill",
+  "fill-opacity",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "stroke-linejoin",
+  "paint-order",
+  "opacity",
+  "font-family",
+  "font-size",
+  "font-weight",
+  "font-style",
+  "letter-spacing",
+];
 
 /** The text of an SVG document that needs no style sheet. `stage` is shown, `size` is its own. */
 export function standalone(stage, size, title) {

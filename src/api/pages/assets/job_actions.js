@@ -12,7 +12,7 @@ export const canRetry = (job) => job.state !== "cancelled" && (job.counts.failed
 export async function cancelJob(job) {
   const open = job.counts.waiting + job.counts.running;
   const text = `${plural(open, "item")} that ${open === 1 ? "has" : "have"} not ended will be cancelled. Results so far are kept.`;
-  if (!await confirm({ title: `Cancel job ${shortId(job.id)}?`, text, yes: "Cancel the job" })) return false;
+  if (!(await confirm({ title: `Cancel job ${shortId(job.id)}?`, text, yes: "Cancel the job" }))) return false;
   return attempt("The job was not cancelled", async () => {
     await post(`/v1/jobs/${job.id}/cancel`);
     done(`Job ${shortId(job.id)} is cancelled`);
@@ -30,7 +30,7 @@ export function retryJob(job, code) {
 
 export async function deleteJob(job) {
   const text = "The job goes, with its items and all its results. This cannot be taken back.";
-  if (!await confirm({ title: `Delete job ${shortId(job.id)}?`, text, yes: "Delete" })) return false;
+  if (!(await confirm({ title: `Delete job ${shortId(job.id)}?`, text, yes: "Delete" }))) return false;
   return attempt("The job was not deleted", async () => {
     await remove(`/v1/jobs/${job.id}`);
     done(`Job ${shortId(job.id)} is deleted`);

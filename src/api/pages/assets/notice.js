@@ -35,8 +35,19 @@ function close(id) {
 }
 
 function draw() {
-  render(document.getElementById("notices"), notices.map((notice) =>
-    h("li", { key: notice.id, class: notice.kind },
-      h("span", null, notice.text, notice.code ? h("code", null, ` ${notice.code}`) : null),
-      h("button", { type: "button", class: "small quiet", "aria-label": "Close this notice", onclick: () => close(notice.id) }, "×"))));
+  render(
+    document.getElementById("notices"),
+    notices.map((notice) =>
+      h(
+        "li",
+        { key: notice.id, class: notice.kind },
+        h("span", null, notice.text, notice.code ? h("code", null, ` ${notice.code}`) : null),
+        h(
+          "button",
+          { type: "button", class: "small quiet", "aria-label": "Close this notice", onclick: () => close(notice.id) },
+          "×",
+        ),
+      ),
+    ),
+  );
 }

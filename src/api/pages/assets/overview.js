@@ -8,7 +8,11 @@ import { filters, jobTable } from "./job_table.js";
 import { deviceMemory } from "./memory.js";
 import { modelCard, stateOf, summary } from "./model_card.js";
 import { link } from "./route.js";
+import { title } from "./section.js";
 import { follow } from "./stream.js";
+
+/** Jobs of a page. */
+const PAGE = "30";
 
 export function openOverview(main, firstQuery) {
   let query = firstQuery;
@@ -19,19 +23,39 @@ export function openOverview(main, firstQuery) {
   document.title = "adit";
 
   function draw() {
-    render(main,
+    render(
+      main,
       h("h1", { key: "title", class: "unseen" }, "Models and jobs"),
-      h("section", { key: "models", "aria-labelledby": "models-title" },
-        h("div", { class: "title" }, h("h2", { id: "models-title" }, "Models"),
-          models ? h("p", { class: "muted" }, summary(models.data)) : null),
+      h(
+        "section",
+        { key: "models", "aria-labelledby": "models-title" },
+        title("models-title", "Models", models ? summary(models.data) : ""),
         models ? deviceMemory(models) : h("p", { class: "muted" }, "Reading …"),
-        models ? h("div", { class: "cards" }, models.data.map((model) => modelCard(model, isFresh(), draw))) : null,
-        models && models.data.length === 0 ? h("p", { class: "nothing" }, "No model is configured: adit doctor says how.") : null),
-      h("section", { key: "jobs", "aria-labelledby": "jobs-title" },
-        h("div", { class: "title" }, h("h2", { id: "jobs-title" }, "Jobs"), jobs ? h("p", { class: "muted" }, jobsInWords()) : null,
-          filters(query, models?.data || [])),
-        refusal ? h("p", { key: "refusal", class: "trouble" }, refusal, " ", h("a", { href: "/" }, "Show all jobs")) : null,
-        jobs ? jobTable(jobs, query, isFresh()) : refusal ? null : h("p", { key: "reading", class: "muted" }, "Reading …")));
+        models
+          ? h(
+              "div",
+              { class: "cards" },
+              models.data.map((model) => modelCard(model, isFresh(), draw)),
+            )
+          : null,
+        models && models.data.length === 0
+          ? h("p", { class: "nothing" }, "No model is configured: adit doctor says how.")
+          : null,
+      ),
+      h(
+        "section",
+        { key: "jobs", "aria-labelledby": "jobs-title" },
+        title("jobs-title", "Jobs", jobs ? jobsInWords() : "", filters(query, models?.data || [])),
+        refusal
+          ? h("p", { key: "refusal", class: "trouble" }, refusal, " ", h("a", { href: "/" }, "Show all jobs"))
+          : null,
+        jobs
+          ? jobTable(jobs, query, isFresh())
+          : refusal
+            ? null
+            : h("p", { key: "reading", class: "muted" }, "Reading …"),
+      ),
+    );
   }
 
   function jobsInWords() {
@@ -68,8 +92,9 @@ export function openOverview(main, firstQuery) {
   function open() {
     stream?.close();
     const { state, task, model, after } = query;
-    stream = follow(link("/v1/events", { state, task, model, after }), {
+    stream = follow(link("/v1/events", { state, task, model, after, limit: PAGE }), {
       onEvent,
+      onBeat: heard,
       endsAway: (name) => name === "jobs",
       onState(next) {
         refusal = next.kind === "refused" ? next.reason : null;
@@ -82,7 +107,9 @@ export function openOverview(main, firstQuery) {
   draw();
   open();
   // ages grow although nothing happens
-  const clock = setInterval(() => { if (!document.hidden) draw(); }, 5000);
+  const clock = setInterval(() => {
+    if (!document.hidden) draw();
+  }, 5000);
   return {
     change(next) {
       query = next;

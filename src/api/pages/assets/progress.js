@@ -9,14 +9,25 @@ export const ended = (counts) => counts.succeeded + counts.failed + counts.cance
 
 /** The parts that are not empty, for a bar and its legend. */
 export function parts(counts) {
-  return KINDS.filter((kind) => counts[kind] > 0)
-    .map((kind) => ({ kind, value: counts[kind], label: `${count(counts[kind])} ${kind}` }));
+  return KINDS.filter((kind) => counts[kind] > 0).map((kind) => ({
+    kind,
+    value: counts[kind],
+    label: `${count(counts[kind])} ${kind}`,
+  }));
 }
 
 export function inWords(counts) {
-  return [`${count(ended(counts))} of ${count(counts.total)} items ended`, ...parts(counts).map((part) => part.label)].join(", ");
+  return [
+    `${count(ended(counts))} of ${count(counts.total)} items ended`,
+    ...parts(counts).map((part) => part.label),
+  ].join(", ");
 }
 
 export function progressBar(counts, extra = "") {
-  return bar(parts(counts).filter((part) => part.kind !== "waiting"), counts.total, inWords(counts), extra);
+  return bar(
+    parts(counts).filter((part) => part.kind !== "waiting"),
+    counts.total,
+    inWords(counts),
+    extra,
+  );
 }

@@ -8,11 +8,17 @@ export function confirm({ title, text, yes }) {
   return new Promise((resolve) => {
     dialog.returnValue = "";
     const answer = (value) => dialog.close(value);
-    render(dialog,
-      h("h2", { id: "question-title" }, title), h("p", { id: "question-text" }, text),
-      h("div", { class: "actions" },
+    render(
+      dialog,
+      h("h2", { id: "question-title" }, title),
+      h("p", { id: "question-text" }, text),
+      h(
+        "div",
+        { class: "actions" },
         h("button", { type: "button", onclick: () => answer("no") }, "Keep"),
-        h("button", { type: "button", class: "danger", onclick: () => answer("yes") }, yes)));
+        h("button", { type: "button", class: "danger", onclick: () => answer("yes") }, yes),
+      ),
+    );
     dialog.onpointerdown = ({ target, clientX: x, clientY: y }) => {
       const box = dialog.getBoundingClientRect();
       const isBeside = x < box.left || x > box.right || y < box.top || y > box.bottom;

@@ -6,8 +6,18 @@ import { clock, count, duration, plural, words } from "./format.js";
 import { glimpse, jsonView } from "./json_view.js";
 import { pill } from "./pill.js";
 import { go, jobPath, link } from "./route.js";
+import { table, title } from "./section.js";
 
 const PAGE = 25;
+const HEAD = [
+  ["Item"],
+  ["Stage"],
+  ["Outcome"],
+  ["Tries", "number"],
+  ["Time", "number"],
+  ["Tokens", "number"],
+  ["Answer"],
+];
 const OUTCOMES = ["succeeded", "failed", "cancelled", "expired"];
 /** A page of a running job is read again no more often than this. */
 const EVERY_MS = 1500;
@@ -29,7 +39,12 @@ export function results(parent, id) {
     readAt = Date.now();
     abort?.abort();
     abort = new AbortController();
-    const path = link(`/v1/jobs/${id}/results`, { input: "true", limit: String(PAGE), outcome: query.outcome, after: query.after });
+    const path = link(`/v1/jobs/${id}/results`, {
+      input: "true",
+      limit: String(PAGE),
+      outcome: query.outcome,
+      after: query.after,
+    });
     try {
       page = await ask(path, { signal: abort.signal, isExact: true });
       seen = mark;
@@ -42,18 +57,42 @@ export function results(parent, id) {
   }
 
   function draw() {
-    render(parent,
-      h("div", { key: "title", class: "title" }, h("h2", { id: "results-title" }, "Results"), page ? h("p", { class: "muted" }, inWords()) : null,
-        h("form", { class: "filters", "aria-label": "Filter results", onsubmit: (event) => event.preventDefault() },
-          h("label", null, "Outcome", h("select", { name: "outcome", value: query.outcome || "",
-            onchange: (event) => go(link(jobPath(id), { outcome: event.target.value })) },
-          h("option", { key: "", value: "" }, "any"), OUTCOMES.map((one) => h("option", { key: one, value: one }, one)))))),
+    render(
+      parent,
+      title("results-title", "Results", page ? inWords() : "", filter()),
       trouble ? h("p", { key: "trouble", class: "trouble" }, `The results cannot be read: ${trouble}`) : null,
       page && page.results.length === 0 ? h("p", { key: "none", class: "nothing" }, none()) : null,
-      page && page.results.length > 0 ? table() : null,
-      page ? h("nav", { key: "pages", class: "pages", "aria-label": "Pages of results" },
-        query.after ? h("a", { href: link(jobPath(id), { outcome: query.outcome }) }, "← First") : null,
-        page.next !== undefined ? h("a", { href: link(jobPath(id), { outcome: query.outcome, after: String(page.next) }) }, "Next →") : null) : null);
+      page && page.results.length > 0 ? list() : null,
+      page
+        ? h(
+            "nav",
+            { key: "pages", class: "pages", "aria-label": "Pages of results" },
+            query.after ? h("a", { href: link(jobPath(id), { outcome: query.outcome }) }, "← First") : null,
+            page.next !== undefined
+              ? h("a", { href: link(jobPath(id), { outcome: query.outcome, after: String(page.next) }) }, "Next →")
+              : null,
+          )
+        : null,
+    );
+  }
+
+  function filter() {
+    const choose = (event) => go(link(jobPath(id), { outcome: event.target.value }));
+    return h(
+      "form",
+      { class: "filters", "aria-label": "Filter results", onsubmit: (event) => event.preventDefault() },
+      h(
+        "label",
+        null,
+        "Outcome",
+        h(
+          "select",
+          { name: "outcome", value: query.outcome || "", onchange: choose },
+          h("option", { key: "", value: "" }, "any"),
+          OUTCOMES.map((one) => h("option", { key: one, value: one }, one)),
+        ),
+      ),
+    );
   }
 
   function inWords() {
@@ -63,16 +102,17 @@ export function results(parent, id) {
   }
 
   function none() {
-    if (query.outcome) return `No item ${query.outcome === "failed" || query.outcome === "succeeded" ? "has" : "was"} ${query.outcome}${query.after ? " beyond this" : ""}.`;
+    const verb = ["failed", "succeeded", "expired"].includes(query.outcome) ? "has" : "was";
+    if (query.outcome) return `No item ${verb} ${query.outcome}${query.after ? " beyond this" : ""}.`;
     return query.after ? "There is nothing beyond this." : "No item has ended yet.";
   }
 
-  function table() {
-    const head = ["Item", "Stage", "Outcome", "Tries", "Time", "Tokens", "Answer"];
-    return h("div", { key: "table", class: "wide", tabindex: "0", role: "region", "aria-label": "Results, scrolls sideways" }, h("table", { class: "results" },
-      h("caption", { class: "unseen" }, "Results by item"),
-      h("thead", null, h("tr", null, head.map((name) => h("th", { key: name, scope: "col", class: ["Tries", "Time", "Tokens"].includes(name) ? "number" : null }, name)))),
-      h("tbody", null, page.results.flatMap((result) => [row(result), open.has(result.seq) ? detail(result) : null]))));
+  function list() {
+    const about = { name: "Results", caption: "Results by item", kind: "results", head: HEAD };
+    return table(
+      about,
+      page.results.flatMap((result) => [row(result), open.has(result.seq) ? detail(result) : null]),
+    );
   }
 
   function row(result) {
@@ -81,29 +121,77 @@ export function results(parent, id) {
       if (!open.delete(result.seq)) open.add(result.seq);
       draw();
     };
-    return h("tr", { key: `row ${result.seq}`, "data-seq": result.seq, class: isOpen ? "is-open" : null },
-      h("th", { scope: "row" }, h("button", { type: "button", class: "link", "aria-expanded": String(isOpen),
-        "aria-controls": `detail-${result.seq}`, onclick: toggle }, h("span", { class: "turn", "aria-hidden": "true" }, "▸"), `#${result.seq}`)),
+    return h(
+      "tr",
+      { key: `row ${result.seq}`, "data-seq": result.seq, class: isOpen ? "is-open" : null },
+      h(
+        "th",
+        { scope: "row" },
+        h(
+          "button",
+          {
+            type: "button",
+            class: "link",
+            "aria-expanded": String(isOpen),
+            "aria-controls": `detail-${result.seq}`,
+            onclick: toggle,
+          },
+          h("span", { class: "turn", "aria-hidden": "true" }, "▸"),
+          `#${result.seq}`,
+        ),
+      ),
       h("td", null, words(result.stage)),
       h("td", null, pill(result.outcome)),
       h("td", { class: "number" }, result.attempts || "–"),
-      h("td", { class: "number", title: result.finished_at ? `ended ${clock(result.finished_at)}` : null }, result.attempts ? duration(result.latency_ms / 1000) : "–"),
+      h(
+        "td",
+        { class: "number", title: result.finished_at ? `ended ${clock(result.finished_at)}` : null },
+        result.attempts ? duration(result.latency_ms / 1000) : "–",
+      ),
       h("td", { class: "number" }, count(result.usage.output_tokens)),
-      h("td", { class: "glimpse" }, result.error ? h("span", { class: "bad" }, h("code", null, result.error.code), ` ${result.error.message}`)
-        : result.output === undefined ? "–" : glimpse(result.output)));
+      h(
+        "td",
+        { class: "glimpse" },
+        result.error
+          ? h("span", { class: "bad" }, h("code", null, result.error.code), ` ${result.error.message}`)
+          : result.output === undefined
+            ? "–"
+            : glimpse(result.output),
+      ),
+    );
   }
 
   function detail(result) {
     const used = result.usage;
-    return h("tr", { key: `detail ${result.seq}`, id: `detail-${result.seq}`, class: "detail" }, h("td", { colspan: "7" },
-      h("div", { class: "two" },
-        h("section", null, h("h3", null, "Asked"), typeof result.input === "string" ? h("pre", { class: "json", tabindex: "0" }, result.input) : jsonView(result.input ?? null)),
-        h("section", null, h("h3", null, "Answered"),
-          result.error ? h("p", { class: "trouble" }, h("code", null, result.error.code), ` ${result.error.message}`) : null,
-          result.output !== undefined ? jsonView(result.output) : null)),
-      h("p", { class: "muted" }, `${count(used.prompt_tokens)} prompt tokens, ${count(used.prefix_hit_tokens)} of them cached; `
-        + `${count(used.output_tokens)} answered, ${count(used.forced_tokens)} of them forced by the schema`
-        + `${result.finished_at ? `; ended ${clock(result.finished_at)}` : ""}`)));
+    return h(
+      "tr",
+      { key: `detail ${result.seq}`, id: `detail-${result.seq}`, class: "detail" },
+      h(
+        "td",
+        { colspan: "7" },
+        h(
+          "div",
+          { class: "two" },
+          h("section", null, h("h3", null, "Asked"), jsonView(result.input ?? null)),
+          h(
+            "section",
+            null,
+            h("h3", null, "Answered"),
+            result.error
+              ? h("p", { class: "trouble" }, h("code", null, result.error.code), ` ${result.error.message}`)
+              : null,
+            result.output !== undefined ? jsonView(result.output) : null,
+          ),
+        ),
+        h(
+          "p",
+          { class: "muted" },
+          `${count(used.prompt_tokens)} prompt tokens, ${count(used.prefix_hit_tokens)} of them cached; ` +
+            `${count(used.output_tokens)} answered, ${count(used.forced_tokens)} of them forced by the schema` +
+            `${result.finished_at ? `; ended ${clock(result.finished_at)}` : ""}`,
+        ),
+      ),
+    );
   }
 
   return {

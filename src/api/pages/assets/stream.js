@@ -9,15 +9,21 @@ const MAX_RETRY_MS = 5000;
 const HEARTBEAT_MS = 15000;
 /** A page that nobody has looked at for so long gives its place among the streams to others. */
 const HIDDEN_MS = 20000;
+/** No event of the server has this name. */
+const BEAT = ":";
 
 /**
- * Follows `url` until `close()` is called. `onEvent(name, data)` for each event; `onState({ kind, … })` when the
+ * Follows `url` until `close()` is called. `onEvent(name, data)` for each event, `onBeat()` for a sign of life that says
+ * "nothing new"; `onState({ kind, … })` when the
  * connection's state changes: `connecting`, `live`, `away` (the server lives, its database does not answer),
  * `lost` (with `reason` and `retryAt`), `paused` (nobody looks), `refused` (trying again cannot help), `ended`
  * (`isLast` of the event's name: the server has said the last there is to say; it is asked again after `againMs`).
  * Only an event of which `endsAway` is true shows that the database answers again.
  */
-export function follow(url, { onEvent, onState, isLast = () => false, endsAway = () => true, againMs = 10000 }) {
+export function follow(
+  url,
+  { onEvent, onState, onBeat = () => {}, isLast = () => false, endsAway = () => true, againMs = 10000 },
+) {
   let isClosed = false;
   let abort = null;
   let failures = 0;
@@ -42,7 +48,9 @@ export function follow(url, { onEvent, onState, isLast = () => false, endsAway =
     let watchdog = 0;
     try {
       const response = await fetch(url, {
-        signal: own.signal, cache: "no-store", headers: { accept: "text/event-stream" },
+        signal: own.signal,
+        cache: "no-store",
+        headers: { accept: "text/event-stream" },
       });
       if (!response.ok) {
         const problem = await response.json().catch(() => null);
@@ -54,12 +62,19 @@ export function follow(url, { onEvent, onState, isLast = () => false, endsAway =
       const silenceMs = 2 * (Number(response.headers.get("heartbeat-ms")) || HEARTBEAT_MS) + 1000;
       const beat = () => {
         clearTimeout(watchdog);
-        watchdog = setTimeout(() => { reason = "the server has fallen silent"; own.abort(); }, silenceMs);
+        watchdog = setTimeout(() => {
+          reason = "the server has fallen silent";
+          own.abort();
+        }, silenceMs);
       };
       beat();
       for await (const event of events(response.body, beat)) {
         if (isClosed || own !== abort) return;
         failures = 0;
+        if (event.name === BEAT) {
+          if (kind === "live") onBeat();
+          continue;
+        }
         if (event.name === "unavailable") {
           tell({ kind: "away" });
           continue;
@@ -145,5 +160,6 @@ function parse(block) {
     if (line.startsWith("event:")) name = line.slice(6).trim();
     else if (line.startsWith("data:")) data.push(line.slice(5).trimStart());
   }
-  return data.length > 0 ? { name, data: JSON.parse(data.join("\n")) } : null;
+  if (data.length === 0) return block.startsWith(":") ? { name: BEAT } : null;
+  return { name, data: JSON.parse(data.join("\n")) };
 }

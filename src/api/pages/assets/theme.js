@@ -12,7 +12,9 @@
       return "auto"; // storage may be forbidden
     }
   };
-  const apply = (theme) => { document.documentElement.dataset.theme = theme; };
+  const apply = (theme) => {
+    document.documentElement.dataset.theme = theme;
+  };
   apply(read());
   document.addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");

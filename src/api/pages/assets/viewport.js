@@ -65,13 +65,20 @@ export function viewport(svg, stage, sizeOf, onChange) {
     down.set(event.pointerId, event);
   });
   // the end of a drag is no click on what lies below it
-  svg.addEventListener("click", (event) => { if (hasDragged) event.stopImmediatePropagation(); }, { capture: true });
+  svg.addEventListener(
+    "click",
+    (event) => {
+      if (hasDragged) event.stopImmediatePropagation();
+    },
+    { capture: true },
+  );
   svg.addEventListener("pointermove", (event) => {
     const last = down.get(event.pointerId);
     if (!last) return;
     if (event.buttons === 0) return void down.delete(event.pointerId); // it was let go elsewhere
     if (!hasDragged) {
-      if (down.size === 1 && Math.hypot(event.clientX - begun.clientX, event.clientY - begun.clientY) < STILL_PX) return;
+      if (down.size === 1 && Math.hypot(event.clientX - begun.clientX, event.clientY - begun.clientY) < STILL_PX)
+        return;
       hasDragged = true;
       // from now on, and not before: a captured pointer clicks on nothing but the drawing as a whole
       for (const id of down.keys()) svg.setPointerCapture(id);
@@ -91,18 +98,30 @@ export function viewport(svg, stage, sizeOf, onChange) {
       if (down.size === 0) svg.classList.remove("grabbed");
     });
   }
-  svg.addEventListener("wheel", (event) => {
-    // the page scrolls past a drawing that nobody works with
-    if (!event.ctrlKey && !event.metaKey && document.activeElement !== svg) return;
-    event.preventDefault();
-    zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), event);
-  }, { passive: false });
+  svg.addEventListener(
+    "wheel",
+    (event) => {
+      // the page scrolls past a drawing that nobody works with
+      if (!event.ctrlKey && !event.metaKey && document.activeElement !== svg) return;
+      event.preventDefault();
+      zoom(Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), event);
+    },
+    { passive: false },
+  );
   svg.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const far = event.shiftKey ? 4 * STEP : STEP;
     const keys = {
-      ArrowLeft: () => move(far, 0), ArrowRight: () => move(-far, 0), ArrowUp: () => move(0, far), ArrowDown: () => move(0, -far),
-      "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8), _: () => zoom(0.8), 0: fit, Home: fit,
+      ArrowLeft: () => move(far, 0),
+      ArrowRight: () => move(-far, 0),
+      ArrowUp: () => move(0, far),
+      ArrowDown: () => move(0, -far),
+      "+": () => zoom(1.25),
+      "=": () => zoom(1.25),
+      "-": () => zoom(0.8),
+      _: () => zoom(0.8),
+      0: fit,
+      Home: fit,
     };
     const act = keys[event.key];
     if (!act) return;
