@@ -130,7 +130,10 @@ async fn a_schema_is_read_with_its_keys_comments_and_names() {
     assert_eq!(line.foreign_keys[0].columns, ["of_day", "number"]);
     assert_eq!(line.foreign_keys[0].ref_table, "Sales Dept.Order");
     let event = table(&catalog, "event");
-    assert_eq!((event.primary_key.as_slice(), event.row_estimate), (&["id", "at"].map(String::from)[..], Some(300)));
+    assert_eq!(
+        (event.primary_key.as_slice(), event.row_estimate),
+        (&["id", "at"].map(String::from)[..], Some(300))
+    );
     assert_eq!(table(&catalog, "imported").columns.len(), 2);
 
     let some = read_live(&url, Some(&["Sales Dept".to_string()])).await.unwrap();
@@ -201,7 +204,13 @@ async fn an_address_is_checked_before_it_is_used_and_shown_without_its_secrets()
 
 #[tokio::test]
 async fn a_password_may_come_beside_the_address() {
-    let (_store, url) = database("create table only_one (id int)").await;
-    let source = LiveSource { url: &url, password: Some("hush-hush"), schemas: None, patience: Patience::default() };
+    let (_store, url) = database("create schema own; create table own.only_one (id int)").await;
+    let schemas = ["own".to_string()];
+    let source = LiveSource {
+        url: &url,
+        password: Some("hush-hush"),
+        schemas: Some(&schemas),
+        patience: Patience::default(),
+    };
     assert_eq!(introspect::read(&source).await.unwrap().tables.len(), 1);
 }

@@ -25,19 +25,26 @@ async fn a_schema_is_read_with_its_keys_comments_and_estimates() {
     assert_eq!(mail.comment.as_deref(), Some("Where to write; it's \"quoted\""));
     assert!(!mail.nullable && customer.column("marks").unwrap().nullable);
     assert_eq!(customer.column("state").unwrap().data_type, "enum('Calm','busy, very','it''s')");
-    assert_eq!((customer.column("id").unwrap().data_type.as_str(), mail.data_type.as_str()), ("bigint(20) unsigned", "varchar(80)"));
+    assert_eq!(
+        (customer.column("id").unwrap().data_type.as_str(), mail.data_type.as_str()),
+        ("bigint(20) unsigned", "varchar(80)")
+    );
     assert_eq!(customer.column("marks").unwrap().default, None);
 
     let line = table(&catalog, "order_line");
     let key = line.foreign_keys.iter().find(|key| key.name.as_deref() == Some("in_order")).unwrap();
-    assert_eq!((key.columns.as_slice(), key.ref_table.as_str()), (&["of_day", "number"].map(String::from)[..], "order"));
+    assert_eq!(
+        (key.columns.as_slice(), key.ref_table.as_str()),
+        (&["of_day", "number"].map(String::from)[..], "order")
+    );
     assert_eq!(key.ref_columns, ["day", "No."]);
     assert_eq!(table(&catalog, "other").foreign_keys[0].ref_table, format!("{}_b.elsewhere", database.name));
     assert_eq!(table(&catalog, "event").row_estimate, Some(2));
 
     // the other database by name, and both
     let other = format!("{}_b", database.name);
-    let one = read_live(&database.url("reader", "hush-hush"), Some(std::slice::from_ref(&other))).await.unwrap();
+    let one =
+        read_live(&database.url("reader", "hush-hush"), Some(std::slice::from_ref(&other))).await.unwrap();
     assert_eq!(one.tables.iter().map(|t| t.name.clone()).collect::<Vec<_>>(), [format!("{other}.elsewhere")]);
     let both = [database.name.clone(), other];
     let both = read_live(&database.url("reader", "hush-hush"), Some(&both)).await.unwrap();

@@ -33,10 +33,11 @@ const SHOP: &str = r#"
     create virtual table words using fts5 (title, body, content='', tokenize = 'porter');
     create virtual table places using rtree (id, min_x, max_x);
     create view busy as select id from customer;
+    insert into customer (id, "e-Mail", blank) values (1, 'a', 'x');
+    insert into customer (id, "e-Mail", [kind of]) values (2, 'b', 'p'), (7, 'c', 'q');
+    delete from "order"; insert into "order" values ('2025-01-01', 1, 1, 5);
     create trigger touched after insert on customer begin
         update customer set score = 1; insert into "order" values ('a;b', 1, 1, 1); end;
-    insert into customer (id, "e-Mail") values (1, 'a'), (2, 'b'), (7, 'c');
-    delete from "order"; insert into "order" values ('2025-01-01', 1, 1, 5);
 "#;
 
 async fn made(dir: &Path, sql: &'static str) -> String {
@@ -84,9 +85,15 @@ async fn a_file_is_read_with_its_keys_comments_and_rows_and_stays_as_it_is() {
     let order = table(&catalog, "order");
     assert_eq!(order.primary_key, ["no", "day"]);
     assert_eq!(order.column("customer").unwrap().comment.as_deref(), Some("without its column"));
-    assert_eq!((order.foreign_keys[0].ref_table.as_str(), order.foreign_keys[0].ref_columns.len()), ("Customer", 0));
+    assert_eq!(
+        (order.foreign_keys[0].ref_table.as_str(), order.foreign_keys[0].ref_columns.len()),
+        ("Customer", 0)
+    );
     let line = table(&catalog, "order line");
-    assert_eq!((&line.foreign_keys[0].columns, &line.foreign_keys[0].ref_columns), (&vec!["NO".to_string(), "day".into()], &vec!["no".to_string(), "day".into()]));
+    assert_eq!(
+        (&line.foreign_keys[0].columns, &line.foreign_keys[0].ref_columns),
+        (&vec!["NO".to_string(), "day".into()], &vec!["no".to_string(), "day".into()])
+    );
     assert_eq!((line.foreign_keys[0].ref_table.as_str(), line.unique.len()), ("order", 1));
     assert_eq!(table(&catalog, "words").columns.len(), 2);
     assert!(catalog.keys().iter().all(|key| key.target.is_some()));
@@ -103,10 +110,11 @@ async fn the_schema_as_text_says_what_the_file_says() {
     let options = SqliteConnectOptions::new().filename(&path).read_only(true);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
     // as the shell's `.schema` writes it, shadow tables included
-    let texts: Vec<String> = sqlx::query_scalar("select sql || ';' from sqlite_schema where sql is not null order by rowid")
-        .fetch_all(&mut connection)
-        .await
-        .unwrap();
+    let texts: Vec<String> =
+        sqlx::query_scalar("select sql || ';' from sqlite_schema where sql is not null order by rowid")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
     for dialect in [Dialect::Sqlite, Dialect::Auto] {
         let mut read = ddl::read(&texts.join("\n"), Options { dialect, lenient: false }).unwrap().catalog;
         for table in live.tables.iter_mut().chain(&mut read.tables) {

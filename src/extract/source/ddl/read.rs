@@ -199,6 +199,7 @@ impl Reader {
         Ok(())
     }
 
+    /// Whether SQLite itself made the table, for its own use or a virtual table's.
     fn is_shadow(&self, name: &str) -> bool {
         const SUFFIXES: [&str; 11] = [
             "_data",
@@ -213,11 +214,9 @@ impl Reader {
             "_segdir",
             "_stat",
         ];
+        let is_of = |table: &String| name.strip_prefix(table.as_str()).is_some_and(|s| SUFFIXES.contains(&s));
         self.dialect == Dialect::Sqlite
-            && self
-                .virtual_tables
-                .iter()
-                .any(|table| name.strip_prefix(table.as_str()).is_some_and(|rest| SUFFIXES.contains(&rest)))
+            && (name.starts_with("sqlite_") || self.virtual_tables.iter().any(is_of))
     }
 
     fn alter_table(&mut self, walk: &mut Walk<'_>, errors: &mut Vec<SourceError>) -> Found<()> {
