@@ -115,7 +115,7 @@ async fn a_stream_can_be_lenient() {
         ("task=custom&schema=%7B%7D", "\"a\"\nnot json\n\"b\"\n{\"c\": 1}\n", 2),
         ("task=concept", "\"a\"\nnot json\n\"b\"\n\"a\"\n", 1),
     ] {
-        let strict = api.post_lines(query, body, None).await.problem(Code::InvalidInput);
+        let strict = api.post_lines(query, body, None).await.problem(Code::InvalidRequest);
         assert_eq!(strict["line"], 2, "{strict}");
         let job = api.post_lines(&format!("{query}&lenient=true"), body, None).await.ok();
         let lines: Vec<u64> =

@@ -224,12 +224,12 @@ async fn a_lenient_source_is_told_of_at_once_and_later() {
     let from = write(dir.path(), "broken.sql", &broken);
     let strict = server.adit(&["submit", "--task", "attribute", "--from", &from]);
     let error = String::from_utf8_lossy(&strict.stderr);
-    assert!(error.contains("line 3, column 30") && strict.status.code() == Some(2), "{error}");
+    assert!(error.contains("line 3, column 29") && strict.status.code() == Some(2), "{error}");
     let lenient = server.adit(&["submit", "--json", "--task", "attribute", "--lenient", "--from", &from]);
     let submitted = job(&lenient);
     let error = String::from_utf8_lossy(&lenient.stderr);
     assert!(
-        error.contains("left out: line 3, column 30: ") && error.contains("left out: line 4, column 13: "),
+        error.contains("left out: line 3, column 29: ") && error.contains("left out: line 4, column 13: "),
         "{error}"
     );
     assert_eq!((submitted.left_out.len(), submitted.left_out_total), (2, 2));

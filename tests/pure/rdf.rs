@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use adit::domain::fact::{Cardinality, DataModel};
+use adit::domain::task::Task;
 use adit::export;
 use oxrdf::{Graph, NamedNode, NamedNodeRef, NamedOrBlankNode, Term, TermRef};
 use oxttl::TurtleParser;
+use proptest::prelude::*;
 
-use crate::export::models;
+use crate::catalogs;
+use crate::export::{models, poisoned};
+use crate::pipeline::run;
 
 const OWL: &str = "http://www.w3.org/2002/07/owl#";
 const RDFS: &str = "http://www.w3.org/2000/01/rdf-schema#";
@@ -68,48 +72,63 @@ fn declared(owl: &Graph) -> BTreeMap<String, (Term, Term)> {
 
 #[test]
 fn shapes_are_over_declared_properties_and_over_all_of_them() {
-    for model in models() {
-        let (owl, shapes) = (graph(&export::turtle::write(&model)), graph(&export::shacl::write(&model)));
-        let (declared, classes) = (declared(&owl), of_type(&owl, OWL, "Class"));
-        let sh = |word: &str| iri(SH, word);
-        let nodes = of_type(&shapes, SH, "NodeShape");
-        assert_eq!(nodes.len(), model.concepts.len());
-        let (mut paths, mut inverse, mut required) = (BTreeSet::new(), 0, 0);
-        let targets: BTreeSet<String> = nodes
-            .iter()
-            .map(|name| {
-                let shape: NamedOrBlankNode = NamedNode::new(name.trim_matches(['<', '>'])).unwrap().into();
-                let target = one(&shapes, &shape, &sh("targetClass")).unwrap();
-                for property in objects(&shapes, &shape, &sh("property")) {
-                    let property = node(&property);
-                    let path = one(&shapes, &property, &sh("path")).unwrap();
-                    let number = |word: &str| one(&shapes, &property, &sh(word)).map(|n| text(&n));
-                    assert!([None, Some("1".into())].contains(&number("maxCount")));
-                    required += usize::from(number("minCount").is_some());
-                    if let Term::BlankNode(path) = &path {
-                        let of = one(&shapes, &path.clone().into(), &sh("inversePath")).unwrap();
-                        assert_eq!(declared[&of.to_string()].1, target);
-                        inverse += 1;
-                        continue;
-                    }
-                    let (domain, range) = &declared[&path.to_string()];
-                    assert_eq!(domain, &target);
-                    let constraint = one(&shapes, &property, &sh("datatype"))
-                        .or_else(|| one(&shapes, &property, &sh("class")));
-                    assert_eq!(constraint.as_ref(), Some(range));
-                    assert!(paths.insert(path.to_string()), "{path} twice");
-                }
-                target.to_string()
-            })
-            .collect();
-        assert_eq!(targets, classes);
-        assert_eq!(paths, declared.keys().cloned().collect());
-        assert_eq!(
-            inverse,
-            model.relationships.iter().filter(|r| r.cardinality == Cardinality::OneToOne).count()
-        );
-        assert_eq!(required, must_have(&model));
+    models().iter().for_each(check_shapes);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_model_is_mapped_and_shaped_whole(catalog in catalogs::any_catalog(), seed in any::<u64>(), fails in 0usize..4) {
+        let model = run(Task::DataModel, &catalog, seed, |n| n == fails).0;
+        check_shapes(&model);
+        check_mapping(&model);
+        check_shapes(&poisoned(model.clone()));
+        check_mapping(&poisoned(model));
     }
+}
+
+fn check_shapes(model: &DataModel) {
+    let (owl, shapes) = (graph(&export::turtle::write(model)), graph(&export::shacl::write(model)));
+    let (declared, classes) = (declared(&owl), of_type(&owl, OWL, "Class"));
+    let sh = |word: &str| iri(SH, word);
+    let nodes = of_type(&shapes, SH, "NodeShape");
+    assert_eq!(nodes.len(), model.concepts.len());
+    let (mut paths, mut inverse, mut required) = (BTreeSet::new(), 0, 0);
+    let targets: BTreeSet<String> = nodes
+        .iter()
+        .map(|name| {
+            let shape: NamedOrBlankNode = NamedNode::new(name.trim_matches(['<', '>'])).unwrap().into();
+            let target = one(&shapes, &shape, &sh("targetClass")).unwrap();
+            for property in objects(&shapes, &shape, &sh("property")) {
+                let property = node(&property);
+                let path = one(&shapes, &property, &sh("path")).unwrap();
+                let number = |word: &str| one(&shapes, &property, &sh(word)).map(|n| text(&n));
+                assert!([None, Some("1".into())].contains(&number("maxCount")));
+                required += usize::from(number("minCount").is_some());
+                if let Term::BlankNode(path) = &path {
+                    let of = one(&shapes, &path.clone().into(), &sh("inversePath")).unwrap();
+                    assert_eq!(declared[&of.to_string()].1, target);
+                    inverse += 1;
+                    continue;
+                }
+                let (domain, range) = &declared[&path.to_string()];
+                assert_eq!(domain, &target);
+                let constraint = one(&shapes, &property, &sh("datatype"))
+                    .or_else(|| one(&shapes, &property, &sh("class")));
+                assert_eq!(constraint.as_ref(), Some(range));
+                assert!(paths.insert(path.to_string()), "{path} twice");
+            }
+            target.to_string()
+        })
+        .collect();
+    assert_eq!(targets, classes);
+    assert_eq!(paths, declared.keys().cloned().collect());
+    assert_eq!(
+        inverse,
+        model.relationships.iter().filter(|r| r.cardinality == Cardinality::OneToOne).count()
+    );
+    assert_eq!(required, must_have(model));
 }
 
 /// Attributes and relationships that every instance of a concept of one table has.
@@ -121,70 +140,72 @@ fn must_have(model: &DataModel) -> usize {
 
 #[test]
 fn the_mapping_is_onto_declared_terms_and_names_real_columns() {
-    let mut full = 0;
-    for model in models() {
-        let (owl, mapping) = (graph(&export::turtle::write(&model)), graph(&export::r2rml::write(&model)));
-        let (declared, classes) = (declared(&owl), of_type(&owl, OWL, "Class"));
-        let rr = |word: &str| iri(RR, word);
-        let maps = of_type(&mapping, RR, "TriplesMap");
-        let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        for a in &model.attributes {
-            columns.entry(a.source_table.clone()).or_default().insert(quoted(&a.source_column));
-        }
-        for r in &model.relationships {
-            columns.entry(r.from_table.clone()).or_default().extend(r.from_columns.iter().map(|c| quoted(c)));
-            columns.entry(r.to_table.clone()).or_default().extend(r.to_columns.iter().map(|c| quoted(c)));
-        }
-        let known: BTreeSet<&String> = columns.values().flatten().collect();
-        let (mut attributes, mut links, mut tables) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        for name in &maps {
-            let map: NamedOrBlankNode = NamedNode::new(name.trim_matches(['<', '>'])).unwrap().into();
-            let table = node(&one(&mapping, &map, &rr("logicalTable")).unwrap());
-            assert!(tables.insert(text(&one(&mapping, &table, &rr("tableName")).unwrap())), "{name}");
-            let subject = node(&one(&mapping, &map, &rr("subjectMap")).unwrap());
-            let class = one(&mapping, &subject, &rr("class")).unwrap();
-            assert!(classes.contains(&class.to_string()));
-            let template = text(&one(&mapping, &subject, &rr("template")).unwrap());
-            for column in template_columns(&template) {
-                assert!(known.contains(&column), "{column} of {template}");
-            }
-            for pair in objects(&mapping, &map, &rr("predicateObjectMap")) {
-                let pair = node(&pair);
-                let predicate = one(&mapping, &pair, &rr("predicate")).unwrap().to_string();
-                let (domain, range) = &declared[&predicate];
-                assert_eq!(domain, &class);
-                let object = node(&one(&mapping, &pair, &rr("objectMap")).unwrap());
-                if let Some(column) = one(&mapping, &object, &rr("column")) {
-                    assert!(known.contains(&text(&column)));
-                    assert_eq!(&one(&mapping, &object, &rr("datatype")).unwrap(), range);
-                    assert!(attributes.insert(predicate));
-                    continue;
-                }
-                let parent = one(&mapping, &object, &rr("parentTriplesMap")).unwrap();
-                assert!(maps.contains(&parent.to_string()));
-                let theirs = node(&one(&mapping, &node(&parent), &rr("subjectMap")).unwrap());
-                assert_eq!(&one(&mapping, &theirs, &rr("class")).unwrap(), range);
-                let joins = objects(&mapping, &object, &rr("joinCondition"));
-                assert!(!joins.is_empty());
-                for join in joins {
-                    for end in ["child", "parent"] {
-                        let column = text(&one(&mapping, &node(&join), &rr(end)).unwrap());
-                        assert!(known.contains(&column), "{column}");
-                    }
-                }
-                assert!(links.insert(predicate));
-            }
-        }
-        assert_eq!(attributes, of_type(&owl, OWL, "DatatypeProperty"), "every attribute is mapped");
-        let with_columns = |r: &&adit::domain::fact::Relationship| {
-            !r.from_columns.is_empty() && r.from_columns.len() == r.to_columns.len()
-        };
-        let expected = model.relationships.iter().filter(with_columns).count();
-        assert_eq!(links.len(), expected, "every relationship of known columns is mapped");
-        full += usize::from(links.len() == model.relationships.len() && maps.len() > 5);
-    }
+    let full = models().iter().filter(|model| check_mapping(model)).count();
     assert!(full > 3, "no model was mapped whole");
+}
+
+/// Whether every relationship of a model of some size is mapped.
+fn check_mapping(model: &DataModel) -> bool {
+    let (owl, mapping) = (graph(&export::turtle::write(model)), graph(&export::r2rml::write(model)));
+    let (declared, classes) = (declared(&owl), of_type(&owl, OWL, "Class"));
+    let rr = |word: &str| iri(RR, word);
+    let maps = of_type(&mapping, RR, "TriplesMap");
+    let mut columns: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    for a in &model.attributes {
+        columns.entry(a.source_table.clone()).or_default().insert(quoted(&a.source_column));
+    }
+    for r in &model.relationships {
+        columns.entry(r.from_table.clone()).or_default().extend(r.from_columns.iter().map(|c| quoted(c)));
+        columns.entry(r.to_table.clone()).or_default().extend(r.to_columns.iter().map(|c| quoted(c)));
+    }
+    let known: BTreeSet<&String> = columns.values().flatten().collect();
+    let (mut attributes, mut links, mut tables) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for name in &maps {
+        let map: NamedOrBlankNode = NamedNode::new(name.trim_matches(['<', '>'])).unwrap().into();
+        let table = node(&one(&mapping, &map, &rr("logicalTable")).unwrap());
+        assert!(tables.insert(text(&one(&mapping, &table, &rr("tableName")).unwrap())), "{name}");
+        let subject = node(&one(&mapping, &map, &rr("subjectMap")).unwrap());
+        let class = one(&mapping, &subject, &rr("class")).unwrap();
+        assert!(classes.contains(&class.to_string()));
+        let template = text(&one(&mapping, &subject, &rr("template")).unwrap());
+        for column in template_columns(&template) {
+            assert!(known.contains(&column), "{column} of {template}");
+        }
+        for pair in objects(&mapping, &map, &rr("predicateObjectMap")) {
+            let pair = node(&pair);
+            let predicate = one(&mapping, &pair, &rr("predicate")).unwrap().to_string();
+            let (domain, range) = &declared[&predicate];
+            assert_eq!(domain, &class);
+            let object = node(&one(&mapping, &pair, &rr("objectMap")).unwrap());
+            if let Some(column) = one(&mapping, &object, &rr("column")) {
+                assert!(known.contains(&text(&column)));
+                assert_eq!(&one(&mapping, &object, &rr("datatype")).unwrap(), range);
+                assert!(attributes.insert(predicate));
+                continue;
+            }
+            let parent = one(&mapping, &object, &rr("parentTriplesMap")).unwrap();
+            assert!(maps.contains(&parent.to_string()));
+            let theirs = node(&one(&mapping, &node(&parent), &rr("subjectMap")).unwrap());
+            assert_eq!(&one(&mapping, &theirs, &rr("class")).unwrap(), range);
+            let joins = objects(&mapping, &object, &rr("joinCondition"));
+            assert!(!joins.is_empty());
+            for join in joins {
+                for end in ["child", "parent"] {
+                    let column = text(&one(&mapping, &node(&join), &rr(end)).unwrap());
+                    assert!(known.contains(&column), "{column}");
+                }
+            }
+            assert!(links.insert(predicate));
+        }
+    }
+    assert_eq!(attributes, of_type(&owl, OWL, "DatatypeProperty"), "every attribute is mapped");
+    let with_columns = |r: &&adit::domain::fact::Relationship| {
+        !r.from_columns.is_empty() && r.from_columns.len() == r.to_columns.len()
+    };
+    let expected = model.relationships.iter().filter(with_columns).count();
+    assert_eq!(links.len(), expected, "every relationship of known columns is mapped");
+    links.len() == model.relationships.len() && maps.len() > 5
 }
 
 /// Column names in the braces of a template, read by its own rules.

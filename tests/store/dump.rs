@@ -93,7 +93,8 @@ fn comparable(catalog: Catalog) -> Vec<Table> {
         table.row_estimate = None;
         for column in &mut table.columns {
             column.default = None;
-            column.data_type = column.data_type.replace([' ', '"'], "").replace("public.", "").replace("zerofill", "");
+            column.data_type =
+                column.data_type.replace([' ', '"'], "").replace("public.", "").replace("zerofill", "");
         }
         table.foreign_keys.iter_mut().for_each(|key| key.name = None);
         table.foreign_keys.sort_by_key(|key| key.columns.clone());
