@@ -1,6 +1,8 @@
 //! The binary as users run it: real process, private Postgres, small random models, HTTP and the CLI.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+#[path = "support/mariadb.rs"]
+mod mariadb;
 #[path = "support/postgres.rs"]
 mod postgres;
 mod support;

@@ -198,6 +198,12 @@ pub fn job(job: &Job) -> String {
     if let Some(error) = &job.error {
         out.push_str(&format!("error   {}: {}\n", error.code, error.message));
     }
+    for part in job.left_out.iter().take(MAX_ROWS) {
+        out.push_str(&format!("left out  line {}, column {}: {}\n", part.line, part.column, part.message));
+    }
+    if job.left_out_total > MAX_ROWS as u64 {
+        out.push_str(&format!("left out  {} parts in all\n", job.left_out_total));
+    }
     out
 }
 

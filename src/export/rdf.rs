@@ -61,19 +61,50 @@ impl<'a> Vocabulary<'a> {
         self.model.attributes.iter().filter_map(|fact| {
             let class = self.classes.get(fact.concept.as_str())?;
             let id = format!(":{}", local(&[&fact.source_table, &fact.source_column]));
-            Some(DatatypeProperty { id, class, range: range(fact.meaning), fact })
+            Some(DatatypeProperty { id, class, range: range(fact), fact })
         })
     }
 }
 
-fn range(meaning: Meaning) -> &'static str {
+/// What the database's type says; the model's judgement where that is no more than a text, or unknown.
+fn range(attribute: &Attribute) -> &'static str {
+    let declared = attribute.data_type.to_ascii_lowercase();
+    if declared.ends_with(']') {
+        // an array has no literal of its own
+        return "xsd:string";
+    }
+    let word: String = declared.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+    match word.as_str() {
+        // a flag in MySQL
+        "tinyint" if declared.starts_with("tinyint(1)") => "xsd:boolean",
+        "int" | "integer" | "bigint" | "smallint" | "tinyint" | "mediumint" | "int2" | "int4" | "int8"
+        | "serial" | "bigserial" | "smallserial" | "year" => "xsd:integer",
+        "numeric" | "decimal" | "dec" | "money" | "smallmoney" | "number" => "xsd:decimal",
+        "real" | "float" | "double" | "float4" | "float8" => "xsd:double",
+        "bool" | "boolean" => "xsd:boolean",
+        "bit" if declared == "bit" => "xsd:boolean",
+        "date" => "xsd:date",
+        "time" | "timetz" => "xsd:time",
+        "timestamp" | "timestamptz" | "datetime" | "datetime2" | "smalldatetime" | "datetimeoffset" => {
+            "xsd:dateTime"
+        }
+        "bytea" | "blob" | "tinyblob" | "mediumblob" | "longblob" | "binary" | "varbinary" | "image" => {
+            "xsd:hexBinary"
+        }
+        "" => by_meaning(attribute.meaning),
+        _ if attribute.meaning == Meaning::Url => "xsd:anyURI",
+        _ => "xsd:string",
+    }
+}
+
+fn by_meaning(meaning: Meaning) -> &'static str {
     match meaning {
         Meaning::Quantity | Meaning::Amount | Meaning::Percentage => "xsd:decimal",
         Meaning::Date => "xsd:date",
         Meaning::Timestamp => "xsd:dateTime",
         Meaning::Boolean => "xsd:boolean",
         Meaning::Url => "xsd:anyURI",
-        Meaning::Binary => "xsd:base64Binary",
+        Meaning::Binary => "xsd:hexBinary",
         _ => "xsd:string",
     }
 }
@@ -111,4 +142,41 @@ pub(super) fn literal(text: &str) -> String {
     }
     out.push('"');
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::fact::Source;
+
+    #[test]
+    fn types_of_every_database_have_their_range() {
+        for (data_type, meaning, expected) in [
+            ("bigint(20) unsigned", Meaning::Amount, "xsd:integer"),
+            ("numeric(10,2)", Meaning::Identifier, "xsd:decimal"),
+            ("double precision", Meaning::Other, "xsd:double"),
+            ("timestamp(3) with time zone", Meaning::Date, "xsd:dateTime"),
+            ("tinyint(1)", Meaning::Quantity, "xsd:boolean"),
+            ("bit(3)", Meaning::Quantity, "xsd:string"),
+            ("integer[]", Meaning::Quantity, "xsd:string"),
+            ("character varying(80)", Meaning::Quantity, "xsd:string"),
+            ("text", Meaning::Url, "xsd:anyURI"),
+            ("", Meaning::Quantity, "xsd:decimal"),
+        ] {
+            let attribute = Attribute {
+                concept: String::new(),
+                name: String::new(),
+                meaning,
+                description: String::new(),
+                identifier: false,
+                required: false,
+                unique: false,
+                source: Source::Catalog,
+                source_table: String::new(),
+                source_column: String::new(),
+                data_type: data_type.into(),
+            };
+            assert_eq!(range(&attribute), expected, "{data_type}");
+        }
+    }
 }

@@ -48,6 +48,8 @@ impl Exporter {
     /// Sends spans to `endpoint`, the base address of a collector's OTLP over HTTP (`http://host:4318`), in the
     /// background. Headers and time-outs are read from OpenTelemetry's own environment variables.
     pub fn new(endpoint: &str) -> Result<Self, TraceError> {
+        // the HTTP client is built without one; a second call changes nothing
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let exporter = SpanExporter::builder()
             .with_http()
             .with_protocol(Protocol::HttpJson)

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use adit::domain::code::Code;
+use adit::wire::result::ExportFormat;
 use serde_json::{Map, Value};
 
 use crate::harness::start;
@@ -129,6 +130,30 @@ async fn references_of_the_document_point_somewhere() {
             assert!(operation["summary"].is_string(), "{method} {path}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_document_lists_every_format() {
+    let api = start().await;
+    let document = api.get("/openapi.json").await.ok();
+    let text = document.to_string();
+    let listed = |word: &str| {
+        let known: &Map<String, Value> = document["components"]["schemas"].as_object().unwrap();
+        let words: Vec<&str> = match &known[word] {
+            one if one["enum"].is_array() => {
+                one["enum"].as_array().unwrap().iter().filter_map(Value::as_str).collect()
+            }
+            many => many["oneOf"].as_array().unwrap().iter().filter_map(|v| v["enum"][0].as_str()).collect(),
+        };
+        words.into_iter().map(String::from).collect::<Vec<String>>()
+    };
+    assert_eq!(listed("ExportFormat"), ExportFormat::ALL.map(|format| format.as_str().to_string()));
+    assert!(
+        ["ddl", "csv", "tables", "catalog", "dbt", "jsonl"]
+            .iter()
+            .all(|f| listed("Format").contains(&f.to_string()))
+    );
+    assert!(text.contains("left_out_total"));
 }
 
 /// Answers obey the schemas that the document gives for them.

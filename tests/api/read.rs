@@ -157,9 +157,12 @@ async fn a_schema_job_is_exported_in_every_format() {
     for (format, kind, says) in [
         ("json", "application/json", "customers"),
         ("mermaid", "text/", "erDiagram"),
-        ("turtle", "text/turtle", "@prefix"),
+        ("turtle", "text/turtle", "owl:Ontology"),
+        ("r2rml", "text/turtle", "http://www.w3.org/ns/r2rml#"),
+        ("shacl", "text/turtle", "http://www.w3.org/ns/shacl#"),
         ("csv", "text/csv", ","),
         ("dbt", "", "version"),
+        ("dot", "text/vnd.graphviz", "digraph"),
     ] {
         let answer = api.get(&format!("/v1/jobs/{id}/export?format={format}")).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());

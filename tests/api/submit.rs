@@ -61,7 +61,69 @@ async fn what_a_lenient_source_leaves_out_is_told() {
     let problem = api.post(&source(false)).await.problem(Code::InvalidInput);
     assert_eq!((&problem["pointer"], &problem["line"]), (&json!("/source/text"), &json!(2)));
     let job = api.post(&source(true)).await.ok();
-    assert!(job["left_out"].to_string().contains("line 2"), "{job}");
+    assert_eq!((&job["left_out"][0]["line"], &job["left_out_total"]), (&json!(2), &json!(1)), "{job}");
+    assert!(job["left_out"][0]["message"].as_str().unwrap().contains("parentheses"), "{job}");
+    // it stays with the job, and is not repeated for each of a list
+    let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+    assert_eq!(api.get(&path).await.ok()["left_out"], job["left_out"]);
+    assert_eq!(api.get("/v1/jobs").await.ok()["jobs"][0].get("left_out"), None);
+
+    // nothing but faults is no job
+    let nothing = json!({"format": "ddl", "text": "create table b (id int primary key;\n", "lenient": true});
+    let problem = api.post(&json!({"task": "concept", "source": nothing})).await.problem(Code::InvalidInput);
+    assert_eq!(problem["line"], 1, "{problem}");
+    assert_eq!(api.get("/v1/jobs").await.ok()["jobs"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn every_format_can_be_lenient() {
+    let api = start().await;
+    let catalog = r#"{"tables": [{"name": "a", "columns": []},
+        {"name": 5}]}"#;
+    let manifest = r#"{"nodes": {"model.m.a": {"resource_type": "model", "name": "a"},
+        "model.m.b": {"resource_type": "model"}}}"#;
+    for (format, text) in [
+        ("csv", "table,column\na,x\na,x\n"),
+        ("tables", "[\"a\",\n5]"),
+        ("catalog", catalog),
+        ("dbt", manifest),
+    ] {
+        let source = |lenient: bool| json!({"task": "concept", "source": {"format": format, "text": text, "lenient": lenient}});
+        let problem = api.post(&source(false)).await.problem(Code::InvalidInput);
+        let job = api.post(&source(true)).await.ok();
+        assert_eq!(
+            (&job["left_out_total"], &job["counts"]["total"]),
+            (&json!(1), &json!(1)),
+            "{format}: {job}"
+        );
+        assert_eq!(job["left_out"][0]["line"], problem["line"], "{format}");
+        assert!(problem["line"].as_u64() > Some(1) || format == "csv", "{format}: {problem}");
+    }
+    let lines = json!({"format": "jsonl", "text": "\"a\"\n{\"b\"\n\"c\"\n", "lenient": true});
+    let texts = json!({"task": "custom", "schema": {}, "source": lines});
+    let job = api.post(&texts).await.ok();
+    assert_eq!((&job["left_out"][0]["line"], &job["counts"]["total"]), (&json!(2), &json!(2)), "{job}");
+    let chat = "[{\"role\": \"user\", \"content\": \"hi\"}]\n\"no messages\"\n";
+    let chat = json!({"task": "chat", "source": {"format": "jsonl", "text": chat, "lenient": true}});
+    assert_eq!(api.post(&chat).await.ok()["left_out"][0]["line"], 2);
+}
+
+#[tokio::test]
+async fn a_stream_can_be_lenient() {
+    let api = start().await;
+    for (query, body, total) in [
+        ("task=custom&schema=%7B%7D", "\"a\"\nnot json\n\"b\"\n{\"c\": 1}\n", 2),
+        ("task=concept", "\"a\"\nnot json\n\"b\"\n\"a\"\n", 1),
+    ] {
+        let strict = api.post_lines(query, body, None).await.problem(Code::InvalidRequest);
+        assert_eq!(strict["line"], 2, "{strict}");
+        let job = api.post_lines(&format!("{query}&lenient=true"), body, None).await.ok();
+        let lines: Vec<u64> =
+            job["left_out"].as_array().unwrap().iter().map(|o| o["line"].as_u64().unwrap()).collect();
+        assert_eq!((lines, &job["counts"]["total"]), (vec![2, 4], &json!(total)), "{job}");
+        let path = format!("/v1/jobs/{}", job["id"].as_str().unwrap());
+        assert_eq!(api.get(&path).await.ok()["left_out_total"], 2);
+    }
 }
 
 #[tokio::test]

@@ -24,8 +24,19 @@ async fn the_command_line_extracts_a_data_model() {
     assert!(found.coverage.adds_up());
     assert_eq!(found.coverage.tables, found.coverage.tables_covered);
     assert_eq!(found.coverage.columns, found.coverage.columns_covered);
-    let mermaid = server.adit(&["results", &id, "--format", "mermaid"]);
-    assert!(String::from_utf8_lossy(&mermaid.stdout).starts_with("erDiagram"));
+    for (format, says) in [
+        ("mermaid", "erDiagram"),
+        ("turtle", "owl:Class"),
+        ("r2rml", "rr:TriplesMap"),
+        ("shacl", "sh:NodeShape"),
+        ("csv", "fact,name"),
+        ("dbt", "version: 2"),
+        ("dot", "digraph"),
+    ] {
+        let [once, again] = [(); 2].map(|()| server.adit(&["results", &id, "--format", format]).stdout);
+        assert!(String::from_utf8_lossy(&once).contains(says), "{format}");
+        assert_eq!(once, again, "{format}");
+    }
     let lines = server.adit(&["results", &id]);
     assert_eq!(
         lines.stdout.split(|b| *b == b'\n').filter(|line| !line.is_empty()).count() as i64,

@@ -55,7 +55,7 @@ async fn doctor_finds_each_planted_fault_and_nothing_else() {
     assert!(findings(&well).iter().any(|f| f.0 == "database" && f.2.contains("migrations will run")));
     assert_eq!(store.pending_migrations().await.unwrap(), migrations(), "doctor changes nothing");
     let plain = adit(dir, &[], &["doctor", "--data-dir", "data", "--database-url", &url, "--model", &sound]);
-    assert!(text(&plain.stdout).lines().count() == 3 && !text(&plain.stdout).contains("FAIL"), "{plain:?}");
+    assert!(text(&plain.stdout).lines().count() == 6 && !text(&plain.stdout).contains("FAIL"), "{plain:?}");
 
     let begun = Instant::now();
     let away = "postgres://adit:hush-hush@127.0.0.1:1/adit";

@@ -6,10 +6,10 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use adit::wire::job::Job;
-use sqlx::Executor;
+use sqlx::{Connection, Executor};
 
-use crate::postgres;
 use crate::server::{Server, folder, until};
+use crate::{mariadb, postgres};
 
 const SCHEMA: &str = r#"{"type":"object","properties":{"kind":{"enum":["letter","bill"]}},
     "required":["kind"],"additionalProperties":false}"#;
@@ -165,6 +165,90 @@ async fn a_live_database_is_read_and_its_password_goes_no_further() {
     let data = dir.path().join("data");
     assert!(holds(&data, b"thing_of_mine").is_some());
     assert_eq!(holds(&data, b"hush-hush"), None);
+}
+
+#[tokio::test]
+async fn a_live_mariadb_a_sqlite_file_and_a_dbt_manifest_are_read() {
+    let (dir, model) = folder();
+    let server = Server::start(dir.path(), &model);
+    let path = dir.path().join("shop.data");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut file = sqlx::sqlite::SqliteConnection::connect_with(&options).await.unwrap();
+    file.execute(DDL).await.unwrap();
+    file.close().await.unwrap();
+    let path = path.to_str().unwrap().to_string();
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/sources/manifest.json");
+    let mut sources = vec![path.clone(), format!("sqlite:{path}"), manifest.to_string()];
+    let database =
+        mariadb::database("create table customer (id int primary key, name text comment 'thing_of_mine')")
+            .await;
+    sources.extend(database.as_ref().map(|database| database.url("reader", "hush-hush")));
+    for from in &sources {
+        let output =
+            server.adit(&["submit", "--json", "--log", "trace", "--task", "attribute", "--from", from]);
+        let submitted = job(&output);
+        let ended =
+            until(&server.client(), submitted.id, Duration::from_secs(120), |job| job.state.is_final()).await;
+        assert!(ended.counts.total > 0 && ended.counts.succeeded == ended.counts.total, "{from}: {ended:?}");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("hush-hush"), "{output:?}");
+    }
+    if let Some(database) = database {
+        // from the environment, where no list of processes shows it
+        let url = database.url("reader", "").replace(":@", "@");
+        let command = |password: &str| {
+            Command::new(env!("CARGO_BIN_EXE_adit"))
+                .args(["--server", &server.url, "submit", "--json", "--task", "concept", "--from", &url])
+                .env("ADIT_SOURCE_PASSWORD", password)
+                .output()
+                .unwrap()
+        };
+        job(&command("hush-hush"));
+        let refused = command("wrong-guess");
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert!(error.contains("mysql://localhost/") && error.contains("denied"), "{error}");
+        assert!(!error.contains("wrong-guess") && refused.status.code() == Some(1), "{error}");
+        drop(server);
+        let data = dir.path().join("data");
+        assert!(holds(&data, b"thing_of_mine").is_some());
+        assert_eq!(holds(&data, b"hush-hush"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_lenient_source_is_told_of_at_once_and_later() {
+    let (dir, model) = folder();
+    let server = Server::start(dir.path(), &model);
+    let broken = format!(
+        "{DDL}\ncreate table broken (id int nto null, name text);\nalter table gone add unique (x);\n"
+    );
+    let from = write(dir.path(), "broken.sql", &broken);
+    let strict = server.adit(&["submit", "--task", "attribute", "--from", &from]);
+    let error = String::from_utf8_lossy(&strict.stderr);
+    assert!(error.contains("line 3, column 29") && strict.status.code() == Some(2), "{error}");
+    let lenient = server.adit(&["submit", "--json", "--task", "attribute", "--lenient", "--from", &from]);
+    let submitted = job(&lenient);
+    let error = String::from_utf8_lossy(&lenient.stderr);
+    assert!(
+        error.contains("left out: line 3, column 29: ") && error.contains("left out: line 4, column 13: "),
+        "{error}"
+    );
+    assert_eq!((submitted.left_out.len(), submitted.left_out_total), (2, 2));
+    let shown = server.adit(&["jobs", &submitted.id.to_string()]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("line 4, column 13"), "{shown:?}");
+    let texts = write(dir.path(), "texts.jsonl", "\"a\"\nno json\n\"b\"\n");
+    let schema = write(dir.path(), "schema.json", SCHEMA);
+    let streamed = server.adit(&[
+        "submit",
+        "--json",
+        "--task",
+        "custom",
+        "--schema",
+        &schema,
+        "--lenient",
+        "--from",
+        &texts,
+    ]);
+    assert_eq!((job(&streamed).counts.total, job(&streamed).left_out[0].line), (2, 2));
 }
 
 #[tokio::test]

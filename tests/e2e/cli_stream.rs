@@ -108,7 +108,10 @@ async fn an_estimate_counts_the_prompts_that_are_submitted() {
         serde_json::from_slice(&output.stdout).unwrap()
     };
     let before = estimate("concept");
-    assert!(before.stages[0].exact && before.output_tokens.is_none() && before.seconds.is_none(), "{before:?}");
+    assert!(
+        before.stages[0].exact && before.output_tokens.is_none() && before.seconds.is_none(),
+        "{before:?}"
+    );
     assert!(before.stages[0].unknown[0].contains("has not answered"), "{before:?}");
     let output = server.adit(&["submit", "--json", "--watch", "--task", "concept", "--from", sample]);
     let job: Job = serde_json::from_slice(&output.stdout).unwrap();

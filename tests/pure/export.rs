@@ -12,7 +12,8 @@ use saphyr::{LoadableYamlNode, Yaml};
 use crate::catalogs;
 use crate::pipeline::run;
 
-fn models() -> Vec<DataModel> {
+/// Tame models, hostile ones, and tame ones with hostile texts.
+pub fn models() -> Vec<DataModel> {
     let mut models: Vec<DataModel> = ["shop", "library", "clinic", "legacy"]
         .map(|name| run(Task::DataModel, &catalogs::sample(name), 3, |_| false).0)
         .to_vec();
@@ -25,7 +26,7 @@ fn models() -> Vec<DataModel> {
 }
 
 /// Everything that a model may say freely is hostile; what links the facts stays.
-fn poisoned(mut model: DataModel) -> DataModel {
+pub fn poisoned(mut model: DataModel) -> DataModel {
     let mut texts = catalogs::HOSTILE_NAMES.iter().cycle().map(|text| text.to_string());
     let mut next = || texts.next().unwrap();
     for concept in &mut model.concepts {

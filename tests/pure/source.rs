@@ -74,27 +74,53 @@ fn lenient_keeps_the_rest_and_lists_what_is_left_out() {
     let text = "CREATE TABLE a (id int PRIMARY KEY, x text nto null);\nCREATE TABLE b (id int REFERENCES a, y int REFERENCES gone);";
     let read = ddl::read(text, Options { dialect: Dialect::Postgres, lenient: true }).unwrap();
     assert_eq!(counts(&read.catalog), (2, 3, 1));
-    assert_eq!(read.left_out.len(), 1);
+    assert_eq!(read.left_out.total, 1);
     assert_eq!(read.catalog.keys().iter().filter(|k| k.target.is_none()).count(), 1);
 }
 
 #[test]
 fn csv_with_flexible_headers() {
-    let catalog = csv::read("Table Name;Column;Data Type;Is Nullable;Key;References\norders;id;INT;NO;PRI;\norders;customer;int;YES;;customers.id\ncustomers;id;int;no;pk;\n").unwrap();
+    let catalog = csv::read("Table Name;Column;Data Type;Is Nullable;Key;References\norders;id;INT;NO;PRI;\norders;customer;int;YES;;customers.id\ncustomers;id;int;no;pk;\n", false).unwrap().catalog;
     assert_eq!(counts(&catalog), (2, 3, 1));
     assert!(!catalog.tables[0].columns[0].nullable);
-    let error = csv::read("table,column\na,x\na,x\n").unwrap_err();
+    let error = csv::read("table,column\na,x\na,x\n", false).unwrap_err();
     assert_eq!(error.line, 3);
 }
 
 #[test]
 fn lists_catalogs_and_lines() {
-    assert_eq!(table_list::read("[\"a\", {\"table\": \"b\"}]").unwrap().tables.len(), 2);
-    assert!(table_list::read("[\"a\", \"a\"]").is_err());
-    assert_eq!(table_list::read("[\"a\",\n 5x]").unwrap_err().line, 2);
+    assert_eq!(table_list::read("[\"a\", {\"table\": \"b\"}]", false).unwrap().catalog.tables.len(), 2);
+    assert!(table_list::read("[\"a\", \"a\"]", false).is_err());
+    assert_eq!(table_list::read("[\"a\",\n 5x]", false).unwrap_err().line, 2);
     let shop = sample("shop");
-    assert_eq!(catalog_json::read(&serde_json::to_string(&shop).unwrap()).unwrap(), shop);
-    assert_eq!(jsonl::read("\"a\"\n\n{\"text\":\"b\"}\n").unwrap(), ["a", "b"]);
-    assert_eq!(jsonl::read("\"a\"\n{\"txt\":1}\n").unwrap_err().line, 2);
-    assert_eq!(jsonl::read("\"a\"\n\n{\"text\":\n").unwrap_err().line, 3);
+    assert_eq!(catalog_json::read(&serde_json::to_string(&shop).unwrap(), false).unwrap().catalog, shop);
+    assert_eq!(jsonl::read("\"a\"\n\n{\"text\":\"b\"}\n", false).unwrap().0, ["a", "b"]);
+    assert_eq!(jsonl::read("\"a\"\n{\"txt\":1}\n", false).unwrap_err().line, 2);
+    assert_eq!(jsonl::read("\"a\"\n\n{\"text\":\n", false).unwrap_err().line, 3);
+}
+
+/// The place of the entry, not of the document.
+#[test]
+fn faults_of_entries_have_a_place_and_leave_the_rest() {
+    let text = "[\"a\",\n  5,\n {\"table\": \"b\"}, \"a\"]";
+    let error = table_list::read(text, false).unwrap_err();
+    assert_eq!((error.line, error.column), (2, 3), "{error}");
+    let read = table_list::read(text, true).unwrap();
+    let places: Vec<(u64, u64)> = read.left_out.listed.iter().map(|o| (o.line, o.column)).collect();
+    assert_eq!((read.catalog.tables.len(), places), (2, vec![(2, 3), (3, 18)]));
+
+    let text = "{\"tables\": [\n  {\"name\": \"a\", \"columns\": [{\"name\": \"x\", \"nullable\": 1}]},\n\
+        {\"name\": \"b\", \"columns\": [{\"name\": \"x\", \"nullable\": true}], \"primary_key\": [\"y\"]}]}";
+    assert_eq!(catalog_json::read(text, false).unwrap_err().line, 2);
+    let read = catalog_json::read(text, true).unwrap();
+    assert_eq!((read.catalog.tables.len(), read.left_out.total), (1, 2), "{read:?}");
+    assert_eq!(read.left_out.listed[1].line, 3);
+
+    let read = csv::read("table,column\na,x\n,y\na,x\na,z\n", true).unwrap();
+    let lines: Vec<u64> = read.left_out.listed.iter().map(|o| o.line).collect();
+    assert_eq!((read.catalog.column_count(), lines), (2, vec![3, 4]));
+
+    let (texts, left_out) = jsonl::read("\"a\"\n{\"text\":\n\"b\"\n7\n", true).unwrap();
+    let lines: Vec<u64> = left_out.listed.iter().map(|o| o.line).collect();
+    assert_eq!((texts, lines), (vec!["a".to_string(), "b".into()], vec![2, 4]));
 }

@@ -40,7 +40,7 @@ const RICH: &str = r#"
     create table sales."Order" (
         day date, "No." int default nextval('public.numbers'), customer bigint not null references public.customer,
         total numeric(12,2) not null default 0.00, primary key (day, "No."));
-    alter sequence public.numbers owned by sales."Order"."No.";
+    create sequence sales.lines owned by sales."Order"."No.";
     comment on table sales."Order" is $$What was bought; $tag$ and so on$$;
     create table sales."Order Line" (
         line serial primary key, "No." int, of_day date, sku text not null,
@@ -93,7 +93,8 @@ fn comparable(catalog: Catalog) -> Vec<Table> {
         table.row_estimate = None;
         for column in &mut table.columns {
             column.default = None;
-            column.data_type = column.data_type.replace([' ', '"'], "").replace("public.", "");
+            column.data_type =
+                column.data_type.replace([' ', '"'], "").replace("public.", "").replace("zerofill", "");
         }
         table.foreign_keys.iter_mut().for_each(|key| key.name = None);
         table.foreign_keys.sort_by_key(|key| key.columns.clone());

@@ -204,8 +204,13 @@ async fn an_address_is_checked_before_it_is_used_and_shown_without_its_secrets()
 
 #[tokio::test]
 async fn a_password_may_come_beside_the_address() {
-    let (_store, url) = database("create table only_one (id int)").await;
-    let source =
-        LiveSource { url: &url, password: Some("hush-hush"), schemas: None, patience: Patience::default() };
+    let (_store, url) = database("create schema own; create table own.only_one (id int)").await;
+    let schemas = ["own".to_string()];
+    let source = LiveSource {
+        url: &url,
+        password: Some("hush-hush"),
+        schemas: Some(&schemas),
+        patience: Patience::default(),
+    };
     assert_eq!(introspect::read(&source).await.unwrap().tables.len(), 1);
 }

@@ -33,10 +33,11 @@ const SHOP: &str = r#"
     create virtual table words using fts5 (title, body, content='', tokenize = 'porter');
     create virtual table places using rtree (id, min_x, max_x);
     create view busy as select id from customer;
+    insert into customer (id, "e-Mail", blank) values (1, 'a', 'x');
+    insert into customer (id, "e-Mail", [kind of]) values (2, 'b', 'p'), (7, 'c', 'q');
+    delete from "order"; insert into "order" values ('2025-01-01', 1, 1, 5);
     create trigger touched after insert on customer begin
         update customer set score = 1; insert into "order" values ('a;b', 1, 1, 1); end;
-    insert into customer (id, "e-Mail") values (1, 'a'), (2, 'b'), (7, 'c');
-    delete from "order"; insert into "order" values ('2025-01-01', 1, 1, 5);
 "#;
 
 async fn made(dir: &Path, sql: &'static str) -> String {

@@ -24,7 +24,7 @@ pub const SHOP: &str = "
         marks set('a','b') default null, price decimal(10,2) unsigned zerofill default 0.00,
         seen timestamp(3) not null default current_timestamp(3) on update current_timestamp(3),
         doc longtext check (json_valid(doc)), raw varbinary(16), yes tinyint(1) default 1, at year, flag bit(3) default b'101',
-        whole double(8,2) generated always as (price * 2) virtual, kept int as (id + 1) stored,
+        whole double(8,2) generated always as (price * 2) virtual, kept int as (yes + 1) stored,
         where_is point not null, name varchar(200) character set latin1 collate latin1_bin invisible default 'x',
         unique key by_mail (`e-Mail`), unique key by_prefix (name(10), state), key plain (state),
         fulltext key words (name), spatial key places (where_is))
@@ -100,18 +100,23 @@ fn server() -> Option<&'static Path> {
     static SERVER: OnceLock<Option<PathBuf>> = OnceLock::new();
     SERVER
         .get_or_init(|| {
-            let program = ["/usr/sbin/mariadbd", "/usr/libexec/mariadbd", "/usr/bin/mariadbd"];
-            let Some(program) = program.into_iter().find(|path| Path::new(path).exists()) else {
+            let folders = ["/usr/sbin", "/usr/libexec", "/usr/bin"].map(Path::new);
+            let find =
+                |program: &str| folders.map(|f| f.join(program)).into_iter().find(|path| path.exists());
+            let made = find("mariadb-install-db").and(find("my_print_defaults"));
+            let Some(program) = find("mariadbd").filter(|_| made.is_some()) else {
                 assert!(std::env::var_os("ADIT_REQUIRE_MARIADB").is_none(), "no MariaDB server is installed");
-                eprintln!("SKIPPED: no MariaDB server is installed (apt-get install mariadb-server-core)");
+                eprintln!(
+                    "SKIPPED: no MariaDB server is installed (mariadb-server-core, mariadb-client-core)"
+                );
                 return None;
             };
-            Some(start(program))
+            Some(start(&program))
         })
         .as_deref()
 }
 
-fn start(program: &'static str) -> PathBuf {
+fn start(program: &Path) -> PathBuf {
     remove_left_overs();
     let folder = folder();
     std::fs::create_dir_all(&folder).unwrap();
@@ -121,7 +126,7 @@ fn start(program: &'static str) -> PathBuf {
         std::os::unix::fs::chown(&folder, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
         (user.uid.as_raw(), user.gid.as_raw())
     });
-    let command = |program: &str| {
+    let command = |program: &Path| {
         let mut command = Command::new(program);
         if let Some((uid, gid)) = user {
             command.uid(uid).gid(gid);
@@ -133,7 +138,7 @@ fn start(program: &'static str) -> PathBuf {
             .arg(format!("--datadir={}", data.display()));
         command
     };
-    let made = command("mariadb-install-db")
+    let made = command("mariadb-install-db".as_ref())
         .args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"])
         .output()
         .unwrap();
@@ -151,13 +156,19 @@ fn start(program: &'static str) -> PathBuf {
         .arg(format!("--pid-file={}", folder.join("pid").display()))
         .arg(format!("--log-error={}", folder.join("error.log").display()));
     // the server ends when the thread that began it does, which is when the process does
+    let program = program.to_owned();
     std::thread::spawn(move || {
         let arguments: Vec<_> = server.get_args().map(ToOwned::to_owned).collect();
         let mut wrapped = Command::new("setpriv");
         if let Some((uid, gid)) = user {
             wrapped.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()]);
         }
-        wrapped.args(["--pdeathsig", "KILL", program]).args(arguments).current_dir("/").stdin(Stdio::null());
+        wrapped
+            .args(["--pdeathsig", "KILL"])
+            .arg(program)
+            .args(arguments)
+            .current_dir("/")
+            .stdin(Stdio::null());
         wrapped.status().unwrap();
     });
     let begun = Instant::now();

@@ -252,6 +252,7 @@ mod tests {
                 prompt_tokens: 100.0,
                 output_tokens: 50.0,
             }),
+            left_out: Omissions::default(),
         }
     }
 

@@ -66,7 +66,7 @@ pub(super) fn definition(walk: &Walk<'_>) -> Found<Definition> {
         let at = stuck.at.and_then(|at| tokens.iter().position(|t| t.span.start == at));
         if let Some(range) = at.and_then(|at| needless(walk, &tokens, at)) {
             tokens.drain(range);
-        } else if let (None, Some(range)) = (&own_type, sqlite_type(walk, &tokens)) {
+        } else if let (None, Some(range)) = (&own_type, type_of(walk, &tokens, at)) {
             own_type = Some(spelled(&tokens[range.clone()]));
             let place = tokens[range.start].clone();
             tokens.splice(range, [TokenWithSpan { token: Token::make_word("text", None), ..place }]);
@@ -135,8 +135,9 @@ fn needless(walk: &Walk<'_>, tokens: &[TokenWithSpan], at: usize) -> Option<Rang
             return Some(at..(at + 1 + equals + operands).min(tokens.len()));
         }
     }
-    let known: [(&[&str], usize); 7] = [
+    let known: [(&[&str], usize); 8] = [
         (&["ON", "CONFLICT"], 3),
+        (&["NOT", "FOR", "REPLICATION"], 3),
         (&["FOR", "REPLICATION"], 2),
         // SQL Server's column-level key; what follows is the standard's
         (&["FOREIGN", "KEY"], 2),
@@ -170,37 +171,40 @@ fn row_time(walk: &Walk<'_>) -> Option<Range<usize>> {
     (is_row && walk.at <= from + 4).then(|| from..(from + 5).min(walk.tokens.len()))
 }
 
-/// SQLite takes any words for a type: `UNSIGNED BIG INT`, `VARYING CHARACTER (255)`.
-fn sqlite_type(walk: &Walk<'_>, tokens: &[TokenWithSpan]) -> Option<Range<usize>> {
-    const ENDS: [&str; 11] = [
-        "CONSTRAINT",
-        "PRIMARY",
-        "NOT",
-        "NULL",
-        "UNIQUE",
-        "CHECK",
-        "DEFAULT",
-        "COLLATE",
-        "REFERENCES",
-        "GENERATED",
-        "AS",
-    ];
-    if walk.dialect != Dialect::Sqlite {
-        return None;
+/// The tokens of a type that the parser does not know, where it stopped because of it.
+fn type_of(walk: &Walk<'_>, tokens: &[TokenWithSpan], stuck: Option<usize>) -> Option<Range<usize>> {
+    let mut walk = Walk { tokens, at: 1, dialect: walk.dialect };
+    if walk.dialect == Dialect::Sqlite {
+        // any words: `UNSIGNED BIG INT`, `VARYING CHARACTER (255)`
+        while matches!(walk.peek(0), Some(Token::Word(_))) && !BEHIND_TYPE.iter().any(|w| walk.is_word(w)) {
+            walk.at += 1;
+        }
+        if walk.at == 1 {
+            return None;
+        }
+    } else {
+        walk.name_parts().ok()?;
     }
-    let mut at = 1;
-    while matches!(tokens.get(at).map(|t| &t.token), Some(Token::Word(_)))
-        && !ENDS.iter().any(|w| Walk { tokens, at, dialect: walk.dialect }.is_word(w))
-    {
-        at += 1;
-    }
-    if at == 1 {
-        return None;
-    }
-    let mut walk = Walk { tokens, at, dialect: walk.dialect };
+    let arguments = walk.at;
     walk.parens();
-    Some(1..walk.at)
+    let inside = stuck.is_some_and(|at| (arguments..walk.at).contains(&at));
+    (walk.dialect == Dialect::Sqlite || inside).then_some(1..walk.at)
 }
+
+/// Words that a type cannot hold.
+const BEHIND_TYPE: [&str; 11] = [
+    "CONSTRAINT",
+    "PRIMARY",
+    "NOT",
+    "NULL",
+    "UNIQUE",
+    "CHECK",
+    "DEFAULT",
+    "COLLATE",
+    "REFERENCES",
+    "GENERATED",
+    "AS",
+];
 
 /// As the source spells it, in lower case but for what is quoted; without SQL Server's brackets.
 pub(super) fn data_type(data_type: &DataType, dialect: Dialect) -> String {

@@ -13,6 +13,7 @@ mod element;
 mod property;
 mod read;
 mod split;
+mod tables;
 mod walk;
 
 use sqlparser::dialect::{

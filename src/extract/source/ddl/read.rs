@@ -1,40 +1,32 @@
 //! Statements → tables.
 
-use std::collections::HashMap;
-
 use super::Dialect;
 use super::alter::{self, Beyond};
-use super::draft::{Draft, same};
+use super::draft::Draft;
 use super::element::element;
 use super::property::description;
 use super::split::Statement;
+use super::tables::Tables;
 use super::walk::{Found, Walk, table_name, tokens};
-use crate::domain::catalog::{Catalog, ForeignKey};
-use crate::extract::source::settle::{Part, settle};
+use crate::domain::catalog::Catalog;
 use crate::extract::source::{Sieve, SourceError};
 
 pub struct Reader {
     dialect: Dialect,
-    /// Dropped tables stay as `None`, so that places stand.
-    drafts: Vec<Option<Draft>>,
-    exact: HashMap<String, usize>,
-    /// In lower case, for names that are spelled otherwise where they are used.
-    folded: HashMap<String, usize>,
+    tables: Tables,
     /// SQLite's virtual tables, whose shadow tables are no tables of the model.
     virtual_tables: Vec<String>,
 }
 
 impl Reader {
     pub fn new(dialect: Dialect) -> Self {
-        let (exact, folded) = (HashMap::new(), HashMap::new());
-        Self { dialect, drafts: Vec::new(), exact, folded, virtual_tables: Vec::new() }
+        Self { dialect, tables: Tables::default(), virtual_tables: Vec::new() }
     }
 
     /// Takes in one statement; what could not be read of it comes back.
     pub fn statement(&mut self, statement: &Statement<'_>) -> Vec<SourceError> {
-        let known = self.drafts.len();
         let errors = self.read(statement);
-        if let Some(draft) = self.drafts[known..].iter_mut().flatten().next() {
+        if let Some(draft) = self.tables.fresh() {
             draft.note_comments(super::comments::read(statement.text, self.dialect));
         }
         errors
@@ -70,7 +62,7 @@ impl Reader {
             walk.words(&["IF", "EXISTS"]);
             for mut name in walk.rest().split_commas() {
                 let name = name.name()?;
-                self.remove(&name);
+                self.tables.remove(&name);
             }
             return Ok(());
         }
@@ -101,7 +93,7 @@ impl Reader {
     }
 
     fn create_table(&mut self, walk: &mut Walk<'_>, errors: &mut Vec<SourceError>) -> Found<()> {
-        walk.words(&["IF", "NOT", "EXISTS"]);
+        let optional = walk.words(&["IF", "NOT", "EXISTS"]);
         let place = walk.place();
         let name = walk.name()?;
         if name.starts_with('#') || self.is_shadow(&name) {
@@ -109,11 +101,14 @@ impl Reader {
         }
         let mut draft = Draft::new(name, place);
         draft.is_part = walk.words(&["PARTITION", "OF"]);
-        if self.exact.contains_key(&draft.table.name) {
+        if self.tables.has(&draft.table.name) && optional {
+            return Ok(());
+        }
+        if self.tables.has(&draft.table.name) {
             return Err(place.error(format!("table '{}' is defined twice", draft.table.name)));
         }
         if draft.is_part {
-            self.insert(draft);
+            self.tables.insert(draft);
             return Ok(());
         }
         if let Some(body) = walk.parens() {
@@ -136,7 +131,7 @@ impl Reader {
             return Err(walk.expected("the table's columns in parentheses"));
         }
         draft.table.comment = walk.table_comment();
-        self.insert(draft);
+        self.tables.insert(draft);
         Ok(())
     }
 
@@ -149,7 +144,7 @@ impl Reader {
             let options =
                 rest.at >= rest.tokens.len() || rest.is_word("INCLUDING") || rest.is_word("EXCLUDING");
             if let (Ok(other), true) = (plain, options)
-                && self.position(&other).is_some()
+                && self.tables.get(&other).is_some()
             {
                 self.copy_columns(draft, &other, false);
                 let all = part.dialect == Dialect::MySql || part.has_words(&["INCLUDING", "ALL"]);
@@ -163,13 +158,13 @@ impl Reader {
     }
 
     fn copy_columns(&self, draft: &mut Draft, other: &str, in_front: bool) {
-        if let Some(other) = self.position(other).and_then(|at| self.drafts[at].as_ref()) {
+        if let Some(other) = self.tables.get(other) {
             draft.copy_columns(&other.table, in_front);
         }
     }
 
     fn copy_keys(&self, draft: &mut Draft, other: &str) {
-        if let Some(other) = self.position(other).and_then(|at| self.drafts[at].as_ref()) {
+        if let Some(other) = self.tables.get(other) {
             draft.table.primary_key = other.table.primary_key.clone();
             draft.table.unique = other.table.unique.clone();
         }
@@ -195,10 +190,11 @@ impl Reader {
             }
         }
         self.virtual_tables.push(draft.table.name.clone());
-        self.insert(draft);
+        self.tables.insert(draft);
         Ok(())
     }
 
+    /// Whether SQLite itself made the table, for its own use or a virtual table's.
     fn is_shadow(&self, name: &str) -> bool {
         const SUFFIXES: [&str; 11] = [
             "_data",
@@ -213,11 +209,9 @@ impl Reader {
             "_segdir",
             "_stat",
         ];
+        let is_of = |table: &String| name.strip_prefix(table.as_str()).is_some_and(|s| SUFFIXES.contains(&s));
         self.dialect == Dialect::Sqlite
-            && self
-                .virtual_tables
-                .iter()
-                .any(|table| name.strip_prefix(table.as_str()).is_some_and(|rest| SUFFIXES.contains(&rest)))
+            && (name.starts_with("sqlite_") || self.virtual_tables.iter().any(is_of))
     }
 
     fn alter_table(&mut self, walk: &mut Walk<'_>, errors: &mut Vec<SourceError>) -> Found<()> {
@@ -235,8 +229,7 @@ impl Reader {
             } else if alter::begins_action(&action) || !adds {
                 adds = false;
             }
-            let at = self.position(&name);
-            let Some(draft) = at.and_then(|at| self.drafts[at].as_mut()) else {
+            let Some(draft) = self.tables.get_mut(&name) else {
                 if adds {
                     return Err(place.error(format!("table '{name}' is not defined before this")));
                 }
@@ -258,34 +251,12 @@ impl Reader {
         match beyond {
             Beyond::Nothing => {}
             Beyond::Attach(part) => {
-                if let Some(part) = self.position(&part).and_then(|at| self.drafts[at].as_mut()) {
+                if let Some(part) = self.tables.get_mut(&part) {
                     part.is_part = true;
                 }
             }
-            Beyond::RenameTable(to) => self.rename(name, &to),
-            Beyond::RenameColumn { from, to } => {
-                let keys = self.drafts.iter_mut().flatten().flat_map(|d| &mut d.table.foreign_keys);
-                let names =
-                    keys.filter(|key| same(&key.ref_table, name)).flat_map(|key| &mut key.ref_columns);
-                names.filter(|column| same(column, &from)).for_each(|column| column.clone_from(&to));
-            }
-        }
-    }
-
-    fn rename(&mut self, from: &str, to: &str) {
-        let Some(at) = self.position(from) else { return };
-        // the schema stays where the new name has none
-        let to = match from.rsplit_once('.') {
-            Some((schema, _)) if !to.contains('.') => format!("{schema}.{to}"),
-            _ => to.to_string(),
-        };
-        let keys = self.drafts.iter_mut().flatten().flat_map(|d| &mut d.table.foreign_keys);
-        keys.filter(|key| same(&key.ref_table, from)).for_each(|key| key.ref_table.clone_from(&to));
-        if let Some(mut draft) = self.drafts[at].take() {
-            self.forget(&draft.table.name, at);
-            draft.table.name = to;
-            self.index(&draft.table.name, at);
-            self.drafts[at] = Some(draft);
+            Beyond::RenameTable(to) => self.tables.rename(name, &to),
+            Beyond::RenameColumn { from, to } => self.tables.rename_column(name, &from, &to),
         }
     }
 
@@ -304,7 +275,7 @@ impl Reader {
         let Some(body) = walk.parens() else { return Err(walk.expected("columns in parentheses")) };
         // an index over expressions, or over some rows only, makes no column unique
         let partial = walk.rest().seek("WHERE");
-        let draft = self.position(&name).and_then(|at| self.drafts[at].as_mut());
+        let draft = self.tables.get_mut(&name);
         if let (Some(draft), Some(columns), false) = (draft, body.plain_columns(), partial) {
             draft.unique(index, columns, place);
         }
@@ -324,7 +295,7 @@ impl Reader {
             return Err(walk.expected("IS"));
         }
         let text = walk.string();
-        let draft = self.position(&name).and_then(|at| self.drafts[at].as_mut());
+        let draft = self.tables.get_mut(&name);
         // of a view, perhaps
         let Some(draft) = draft else { return Ok(()) };
         match column {
@@ -340,8 +311,7 @@ impl Reader {
     fn describe(&mut self, walk: Walk<'_>) {
         let Some(found) = description(walk) else { return };
         let parts: Vec<String> = found.schema.into_iter().chain([found.table]).collect();
-        let at = self.position(&table_name(self.dialect, &parts));
-        let Some(draft) = at.and_then(|at| self.drafts[at].as_mut()) else { return };
+        let Some(draft) = self.tables.get_mut(&table_name(self.dialect, &parts)) else { return };
         match found.column {
             None => draft.table.comment = Some(found.text),
             Some(name) => {
@@ -350,87 +320,9 @@ impl Reader {
         }
     }
 
-    fn position(&self, name: &str) -> Option<usize> {
-        self.exact.get(name).or_else(|| self.folded.get(&name.to_lowercase())).copied()
-    }
-
-    fn insert(&mut self, draft: Draft) {
-        self.index(&draft.table.name, self.drafts.len());
-        self.drafts.push(Some(draft));
-    }
-
-    fn index(&mut self, name: &str, at: usize) {
-        self.exact.insert(name.to_string(), at);
-        self.folded.entry(name.to_lowercase()).or_insert(at);
-    }
-
-    fn forget(&mut self, name: &str, at: usize) {
-        self.exact.retain(|_, place| *place != at);
-        if self.folded.get(&name.to_lowercase()) == Some(&at) {
-            self.folded.remove(&name.to_lowercase());
-        }
-    }
-
-    fn remove(&mut self, name: &str) {
-        if let Some(at) = self.position(name)
-            && let Some(draft) = self.drafts[at].take()
-        {
-            self.forget(&draft.table.name, at);
-        }
-    }
-
-    /// Names in keys take the spelling of what they refer to.
+    /// Names in keys take the spelling of what they refer to; keys over what is not there are faults.
     pub fn finish(self, sieve: &mut Sieve) -> Result<Catalog, SourceError> {
-        let mut drafts: Vec<Draft> = self.drafts.into_iter().flatten().filter(|d| !d.is_part).collect();
-        let names: HashMap<String, String> =
-            drafts.iter().map(|d| (d.table.name.to_lowercase(), d.table.name.clone())).collect();
-        let columns: HashMap<String, Vec<String>> = drafts
-            .iter()
-            .map(|d| (d.table.name.clone(), d.table.columns.iter().map(|c| c.name.clone()).collect()))
-            .collect();
-        for table in drafts.iter_mut().map(|draft| &mut draft.table) {
-            let own = &columns[&table.name];
-            spell(&mut table.primary_key, own);
-            table.unique.iter_mut().for_each(|key| spell(key, own));
-            for column in &mut table.columns {
-                column.nullable &= !table.primary_key.contains(&column.name);
-            }
-            let mut keys: Vec<ForeignKey> = Vec::new();
-            for mut key in std::mem::take(&mut table.foreign_keys) {
-                spell(&mut key.columns, own);
-                if !columns.contains_key(&key.ref_table)
-                    && let Some(name) = names.get(&key.ref_table.to_lowercase())
-                {
-                    key.ref_table = name.clone();
-                }
-                if let Some(theirs) = columns.get(&key.ref_table) {
-                    spell(&mut key.ref_columns, theirs);
-                }
-                let same = |k: &ForeignKey| {
-                    (&k.columns, &k.ref_table, &k.ref_columns)
-                        == (&key.columns, &key.ref_table, &key.ref_columns)
-                };
-                if !keys.iter().any(same) {
-                    keys.push(key);
-                }
-            }
-            table.foreign_keys = keys;
-        }
-        let tables = drafts.iter_mut().map(|draft| std::mem::take(&mut draft.table)).collect();
-        settle(Catalog { tables }, sieve, |at, part| match part {
-            Part::Key(columns) => drafts[at].place_of_key(columns).line_and_column(),
-            Part::Table | Part::Column(_) => drafts[at].place.line_and_column(),
-        })
-    }
-}
-
-fn spell(names: &mut [String], known: &[String]) {
-    for name in names {
-        if !known.contains(name)
-            && let Some(spelling) = known.iter().find(|k| same(k, name))
-        {
-            *name = spelling.clone();
-        }
+        self.tables.finish(sieve)
     }
 }
 

@@ -25,6 +25,7 @@ pub fn statements(text: &str, dialect: Dialect) -> (Vec<Statement<'_>>, Option<S
         delimiter: ";",
         dialect,
         depth: 0,
+        fresh_line: true,
         body: false,
         statements: Vec::new(),
     };
@@ -49,6 +50,8 @@ struct Splitter<'a> {
     dialect: Dialect,
     /// Parentheses that are open; of SQL Server only.
     depth: usize,
+    /// Nothing but blanks and comments since the line began.
+    fresh_line: bool,
     /// The statement that is open is a procedure of SQL Server or the like.
     body: bool,
     statements: Vec<(usize, &'a str)>,
@@ -68,6 +71,7 @@ impl<'a> Splitter<'a> {
         let rest = self.rest();
         let end = rest.find('\n').map_or(rest.len(), |n| n + 1);
         self.at += end;
+        self.fresh_line = true;
         rest[..end].trim_end()
     }
 
@@ -104,10 +108,12 @@ impl<'a> Splitter<'a> {
             self.skip("/*", "*/", "comment")?;
         } else if c.is_whitespace() || c == '\u{feff}' {
             self.at += c.len_utf8();
+            self.fresh_line |= c == '\n';
         } else {
             if self.dialect == Dialect::MsSql {
                 self.transact(c);
             }
+            self.fresh_line = false;
             self.start.get_or_insert(self.at);
             self.token(c)?;
         }
@@ -121,9 +127,12 @@ impl<'a> Splitter<'a> {
             ')' => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        let line = self.text[..self.at].rsplit('\n').next().unwrap_or("");
-        let first = line.trim_start().is_empty();
-        if first && self.start.is_some() && self.depth == 0 && !self.body && begins_statement(self.rest()) {
+        let may_end = c.is_ascii_alphabetic()
+            && self.fresh_line
+            && self.start.is_some()
+            && self.depth == 0
+            && !self.body;
+        if may_end && begins_statement(self.rest()) {
             self.end(self.at);
         }
         if self.start.is_none() {
