@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::harness::start;
 
 /// Paths of DESIGN's table that this service has to have.
-const PATHS: [(&str, &str); 40] = [
+const PATHS: [(&str, &str); 41] = [
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs"),
     ("get", "/v1/jobs/{id}"),
