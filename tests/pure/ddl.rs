@@ -309,3 +309,44 @@ fn long_lines_take_no_longer_than_many() {
         assert!(begun.elapsed() < Duration::from_secs(10), "{dialect:?}: {:?}", begun.elapsed());
     }
 }
+
+/// Schemas of one's own: `ADIT_SCHEMAS=folder cargo test --test pure -- --ignored --nocapture folder`. A file's name
+/// ends with its dialect: `shop.postgres.sql`.
+#[test]
+#[ignore = "reads a folder that is not part of the repository"]
+fn schemas_of_a_folder_are_read() {
+    let folder = std::env::var_os("ADIT_SCHEMAS").expect("ADIT_SCHEMAS names a folder");
+    let mut faults = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        let dialect = match path.file_stem().and_then(|stem| stem.to_str()?.rsplit('.').next()) {
+            Some("postgres") => Dialect::Postgres,
+            Some("mysql") => Dialect::MySql,
+            Some("sqlite") => Dialect::Sqlite,
+            Some("mssql") => Dialect::MsSql,
+            _ => Dialect::Auto,
+        };
+        let begun = Instant::now();
+        let read = ddl::read(&text, Options { dialect, lenient: true }).unwrap();
+        let (catalog, took) = (&read.catalog, begun.elapsed());
+        let keys = catalog.keys();
+        println!(
+            "{}: {} tables, {} columns, {} keys ({} to nowhere), {} comments, {} faults, {took:?}",
+            path.display(),
+            catalog.tables.len(),
+            catalog.column_count(),
+            keys.len(),
+            keys.iter().filter(|key| key.target.is_none()).count(),
+            catalog.tables.iter().flat_map(|t| &t.columns).filter(|c| c.comment.is_some()).count(),
+            read.left_out.total,
+        );
+        read.left_out
+            .listed
+            .iter()
+            .take(20)
+            .for_each(|o| println!("  {}:{} {}", o.line, o.column, o.message));
+        faults += read.left_out.total;
+    }
+    assert_eq!(faults, 0);
+}

@@ -127,7 +127,11 @@ impl<'a> Splitter<'a> {
             ')' => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        let may_end = c.is_ascii_alphabetic() && self.fresh_line && self.start.is_some() && self.depth == 0 && !self.body;
+        let may_end = c.is_ascii_alphabetic()
+            && self.fresh_line
+            && self.start.is_some()
+            && self.depth == 0
+            && !self.body;
         if may_end && begins_statement(self.rest()) {
             self.end(self.at);
         }
