@@ -110,6 +110,7 @@ fn parents_parts_and_copies() {
     let catalog = read(
         "CREATE TABLE base (id int PRIMARY KEY, note text);
          CREATE TABLE child (extra int) INHERITS (base);
+         CREATE TABLE bare () INHERITS (base);
          CREATE TABLE twin (LIKE base INCLUDING ALL, more int);
          CREATE TABLE whole (id int, at date) PARTITION BY RANGE (at);
          CREATE TABLE part_1 PARTITION OF whole FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
@@ -121,7 +122,8 @@ fn parents_parts_and_copies() {
         Dialect::Postgres,
     );
     let tables: Vec<&str> = catalog.tables.iter().map(|t| t.name.as_str()).collect();
-    assert_eq!(tables, ["base", "child", "twin", "whole", "made"]);
+    assert_eq!(tables, ["base", "child", "bare", "twin", "whole", "made"]);
+    assert_eq!(names(table(&catalog, "bare")), ["id", "note"]);
     assert_eq!(names(table(&catalog, "child")), ["id", "note", "extra"]);
     assert!(table(&catalog, "child").primary_key.is_empty());
     assert_eq!(
@@ -173,6 +175,7 @@ fn every_fault_has_its_place_in_every_dialect() {
         (Dialect::Postgres, "CREATE TABLE a (id int);\n\nALTER TABLE b\n  ADD PRIMARY KEY (id);", (3, 13)),
         (Dialect::Postgres, "CREATE TABLE a (id int);\nCOMMENT ON COLUMN a.gone IS 'x';", (2, 19)),
         (Dialect::Postgres, "CREATE TABLE a (id int) /* no end", (1, 25)),
+        (Dialect::Postgres, "CREATE TABLE a (\n  id int,\n);", (3, 1)),
     ] {
         let error = fault(text, dialect);
         assert_eq!((error.line, error.column), place, "{error}\n{text}");

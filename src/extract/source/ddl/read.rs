@@ -112,8 +112,16 @@ impl Reader {
             return Ok(());
         }
         if let Some(body) = walk.parens() {
-            for part in body.split_commas() {
-                if let Err(error) = self.part(&mut draft, part) {
+            let close = Walk { at: walk.at - 1, ..*walk };
+            // a table may have no column of its own
+            let parts = if body.tokens.is_empty() { Vec::new() } else { body.split_commas() };
+            for part in parts {
+                if part.tokens.is_empty() {
+                    // SQL Server allows a comma behind the last
+                    if self.dialect != Dialect::MsSql {
+                        errors.push(close.place().error("a column or a constraint is missing".into()));
+                    }
+                } else if let Err(error) = self.part(&mut draft, part) {
                     errors.push(error);
                 }
             }
