@@ -46,7 +46,7 @@ fn sql_server_as_management_studio_scripts_it() {
         assert_eq!(customer.unique, [["rowguid"]]);
         let header = table(&catalog, "Order Header");
         assert_eq!(header.foreign_keys[0].ref_table, "Sales.Customer");
-        assert_eq!(header.primary_key, ["Day", "No"]);
+        assert_eq!((header.primary_key.len(), header.comment.as_deref()), (2, Some("What was bought")));
         let line = table(&catalog, "OrderLine");
         assert_eq!((line.foreign_keys.len(), line.foreign_keys[0].ref_columns.len()), (2, 2));
         assert_eq!(names(line), ["LineID", "Day", "No", "Sku", "Added"]);
@@ -110,6 +110,7 @@ fn parents_parts_and_copies() {
     let catalog = read(
         "CREATE TABLE base (id int PRIMARY KEY, note text);
          CREATE TABLE child (extra int) INHERITS (base);
+         CREATE TABLE bare () INHERITS (base);
          CREATE TABLE twin (LIKE base INCLUDING ALL, more int);
          CREATE TABLE whole (id int, at date) PARTITION BY RANGE (at);
          CREATE TABLE part_1 PARTITION OF whole FOR VALUES FROM ('2025-01-01') TO ('2026-01-01');
@@ -121,7 +122,8 @@ fn parents_parts_and_copies() {
         Dialect::Postgres,
     );
     let tables: Vec<&str> = catalog.tables.iter().map(|t| t.name.as_str()).collect();
-    assert_eq!(tables, ["base", "child", "twin", "whole", "made"]);
+    assert_eq!(tables, ["base", "child", "bare", "twin", "whole", "made"]);
+    assert_eq!(names(table(&catalog, "bare")), ["id", "note"]);
     assert_eq!(names(table(&catalog, "child")), ["id", "note", "extra"]);
     assert!(table(&catalog, "child").primary_key.is_empty());
     assert_eq!(
@@ -173,6 +175,7 @@ fn every_fault_has_its_place_in_every_dialect() {
         (Dialect::Postgres, "CREATE TABLE a (id int);\n\nALTER TABLE b\n  ADD PRIMARY KEY (id);", (3, 13)),
         (Dialect::Postgres, "CREATE TABLE a (id int);\nCOMMENT ON COLUMN a.gone IS 'x';", (2, 19)),
         (Dialect::Postgres, "CREATE TABLE a (id int) /* no end", (1, 25)),
+        (Dialect::Postgres, "CREATE TABLE a (\n  id int,\n);", (3, 1)),
     ] {
         let error = fault(text, dialect);
         assert_eq!((error.line, error.column), place, "{error}\n{text}");
@@ -308,4 +311,45 @@ fn long_lines_take_no_longer_than_many() {
         // under half a second in a debug build
         assert!(begun.elapsed() < Duration::from_secs(10), "{dialect:?}: {:?}", begun.elapsed());
     }
+}
+
+/// Schemas of one's own: `ADIT_SCHEMAS=folder cargo test --test pure -- --ignored --nocapture folder`. A file's name
+/// ends with its dialect: `shop.postgres.sql`.
+#[test]
+#[ignore = "reads a folder that is not part of the repository"]
+fn schemas_of_a_folder_are_read() {
+    let folder = std::env::var_os("ADIT_SCHEMAS").expect("ADIT_SCHEMAS names a folder");
+    let mut faults = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = String::from_utf8_lossy(&std::fs::read(&path).unwrap()).into_owned();
+        let dialect = match path.file_stem().and_then(|stem| stem.to_str()?.rsplit('.').next()) {
+            Some("postgres") => Dialect::Postgres,
+            Some("mysql") => Dialect::MySql,
+            Some("sqlite") => Dialect::Sqlite,
+            Some("mssql") => Dialect::MsSql,
+            _ => Dialect::Auto,
+        };
+        let begun = Instant::now();
+        let read = ddl::read(&text, Options { dialect, lenient: true }).unwrap();
+        let (catalog, took) = (&read.catalog, begun.elapsed());
+        let keys = catalog.keys();
+        println!(
+            "{}: {} tables, {} columns, {} keys ({} to nowhere), {} comments, {} faults, {took:?}",
+            path.display(),
+            catalog.tables.len(),
+            catalog.column_count(),
+            keys.len(),
+            keys.iter().filter(|key| key.target.is_none()).count(),
+            catalog.tables.iter().flat_map(|t| &t.columns).filter(|c| c.comment.is_some()).count(),
+            read.left_out.total,
+        );
+        read.left_out
+            .listed
+            .iter()
+            .take(20)
+            .for_each(|o| println!("  {}:{} {}", o.line, o.column, o.message));
+        faults += read.left_out.total;
+    }
+    assert_eq!(faults, 0);
 }

@@ -13,7 +13,7 @@ use crate::extract::source::information_schema::lowered;
 
 pub(super) enum Definition {
     Parsed(Box<ColumnDef>),
-    /// SQL Server's `name AS (…)`, which has no type of its own.
+    /// SQL Server's `name AS …`, which has no type of its own.
     Computed {
         name: String,
         expression: String,
@@ -84,10 +84,10 @@ fn computed(mut walk: Walk<'_>) -> Option<Definition> {
     if !walk.word("AS") {
         return None;
     }
-    let from = walk.rest().tokens;
-    walk.parens()?;
-    let length = from.len() - walk.rest().tokens.len();
-    Some(Definition::Computed { name, expression: spelled(&from[..length]) })
+    let tokens = walk.rest().tokens;
+    let ends = ["PERSISTED", "CONSTRAINT", "PRIMARY", "UNIQUE"];
+    let end = (0..tokens.len()).find(|at| ends.iter().any(|w| Walk { at: *at, ..walk.rest() }.is_word(w)));
+    Some(Definition::Computed { name, expression: spelled(&tokens[..end.unwrap_or(tokens.len())]) })
 }
 
 /// Where the parser stopped.

@@ -1,5 +1,7 @@
 //! Statements → tables.
 
+use sqlparser::tokenizer::{Token, TokenWithSpan};
+
 use super::Dialect;
 use super::alter::{self, Beyond};
 use super::draft::Draft;
@@ -66,8 +68,9 @@ impl Reader {
             }
             return Ok(());
         }
-        if walk.seek("sp_addextendedproperty") {
-            self.describe(*walk);
+        let named = |token: &TokenWithSpan| matches!(&token.token, Token::Word(word) if word.value.eq_ignore_ascii_case("sp_addextendedproperty"));
+        if let Some(at) = walk.tokens.iter().position(named) {
+            self.describe(Walk { at: at + 1, ..*walk });
         }
         Ok(())
     }
@@ -112,8 +115,16 @@ impl Reader {
             return Ok(());
         }
         if let Some(body) = walk.parens() {
-            for part in body.split_commas() {
-                if let Err(error) = self.part(&mut draft, part) {
+            let close = Walk { at: walk.at - 1, ..*walk };
+            // a table may have no column of its own
+            let parts = if body.tokens.is_empty() { Vec::new() } else { body.split_commas() };
+            for part in parts {
+                if part.tokens.is_empty() {
+                    // SQL Server allows a comma behind the last
+                    if self.dialect != Dialect::MsSql {
+                        errors.push(close.place().error("a column or a constraint is missing".into()));
+                    }
+                } else if let Err(error) = self.part(&mut draft, part) {
                     errors.push(error);
                 }
             }
@@ -181,7 +192,7 @@ impl Reader {
         walk.identifier()?;
         if let Some(body) = walk.parens() {
             for part in body.split_commas() {
-                let is_option = part.peek(1) == Some(&sqlparser::tokenizer::Token::Eq);
+                let is_option = part.peek(1) == Some(&Token::Eq);
                 if !part.tokens.is_empty() && !is_option {
                     // a module's words behind the name are no types
                     let name = Walk { tokens: &part.tokens[..1], ..part };

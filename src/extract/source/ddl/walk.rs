@@ -246,9 +246,13 @@ impl<'a> Walk<'a> {
         let before_parens = |word: &str| self.is_word(word) && self.peek(1) == Some(&Token::LParen);
         let index = |word: &str| {
             // `key text` is a column, `KEY name (…)` an index
-            self.is_word(word)
-                && self.dialect == Dialect::MySql
-                && (self.peek(1) == Some(&Token::LParen) || self.peek(2) == Some(&Token::LParen))
+            let before_columns = match self.dialect {
+                Dialect::MySql => 1..=2,
+                // INDEX name UNIQUE NONCLUSTERED (…)
+                Dialect::MsSql => 2..=4,
+                _ => return false,
+            };
+            self.is_word(word) && before_columns.into_iter().any(|n| self.peek(n) == Some(&Token::LParen))
         };
         before_parens("CHECK")
             || (self.is_word("CHECK") && self.is_word_at(1, "CONSTRAINT"))
