@@ -34,7 +34,7 @@ async fn a_signal_unloads_everything_and_a_second_one_does_not_wait() {
     let mut orderly = place(dir, &[("quick", text(&quick))], "").await;
     orderly.client.wait("quick", LONG.as_secs_f64()).await.unwrap();
     signal(&orderly.server, Signal::SIGTERM);
-    assert_eq!(ends(&mut orderly.server, Duration::from_secs(20)).await, Some(0));
+    assert_eq!(ends(&mut orderly.server, LONG).await, Some(0));
     let replicas: i64 =
         sqlx::query_scalar("select count(*) from replicas").fetch_one(orderly.store.pool()).await.unwrap();
     assert_eq!(replicas, 0, "what the process said of its models went with it");
@@ -62,7 +62,7 @@ async fn a_signal_unloads_everything_and_a_second_one_does_not_wait() {
     }
     assert!(hurried.server.child.try_wait().unwrap().is_none(), "the load was not waited for");
     signal(&hurried.server, Signal::SIGTERM);
-    ends(&mut hurried.server, Duration::from_secs(20)).await;
+    ends(&mut hurried.server, LONG).await;
 }
 
 /// Resident bytes of the served process.
