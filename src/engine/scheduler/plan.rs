@@ -182,7 +182,8 @@ impl<'a> Draft<'a> {
     /// Lets a request in, if need be in the place of others. False: it has to wait, and so has whoever stands
     /// behind it, or a large request would wait for ever.
     fn admit(&mut self, one: &Waiting) -> bool {
-        if !(self.has_room(one) && self.will_last(one)) && !self.make_room(one) {
+        let fits = self.has_room(one) && self.will_last(one);
+        if !fits && !self.make_room(one) {
             return false;
         }
         self.blocks_left -= self.blocks_for(one);
