@@ -1,7 +1,7 @@
 //! A Mermaid `erDiagram`: entities with attributes, and crow's-foot relationships.
 //!
-//! Entity ids are made here (`c1_Order_Item`); names stand in quoted labels, with what Mermaid or its HTML
-//! could read as syntax written as entity codes.
+//! Entity ids are made here (`c1_Order_Item`); names stand in quoted labels, with what Mermaid, its Markdown or its
+//! HTML could read as syntax written as entity codes.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -62,17 +62,41 @@ fn word(name: &str) -> String {
     if word.is_empty() { "_".into() } else { word }
 }
 
+/// What stands between quotes, and is shown as the name is.
 fn label(text: &str) -> String {
     let mut out = String::new();
-    for c in text.chars() {
+    let mut before = ' ';
+    for (at, c) in text.char_indices() {
+        let rest = &text[at + c.len_utf8()..];
         match c {
-            '"' | '<' | '>' | '&' | '#' | ';' | '%' | '{' | '}' | '[' | ']' | '\\' | '`' => {
-                let _ = write!(out, "#{};", c as u32);
-            }
+            _ if is_syntax(c) => code(&mut out, c),
+            // emphasis, but not within a word
+            '_' if !before.is_alphanumeric() || !rest.starts_with(char::is_alphanumeric) => code(&mut out, c),
+            'd' | 'D' if is_direction(&text[at..]) => code(&mut out, c),
             c if c.is_control() || c == '\u{2028}' || c == '\u{2029}' => out.push(' '),
             c => out.push(c),
         }
+        before = c;
     }
     // an empty label is a syntax error
     if out.trim().is_empty() { "-".into() } else { out }
+}
+
+fn code(out: &mut String, c: char) {
+    let _ = write!(out, "#{};", c as u32);
+}
+
+/// Read as syntax wherever it stands: by the grammar and HTML, by Markdown (`*a*`), as a generic type (`~a~`), a
+/// formula (`$$a$$`) or an icon (`fa:fa-car`).
+fn is_syntax(c: char) -> bool {
+    "\"<>&#;%{}[]\\`*~$:".contains(c)
+}
+
+/// `direction LR` is a statement to Mermaid's lexer, even within quotes, and takes the whole line with it.
+fn is_direction(text: &str) -> bool {
+    let Some((word, rest)) = text.split_at_checked("direction".len()) else { return false };
+    let rest = rest.trim_start_matches(|c: char| !c.is_alphanumeric());
+    let way = rest.get(..2).unwrap_or_default();
+    word.eq_ignore_ascii_case("direction")
+        && ["TB", "BT", "RL", "LR"].iter().any(|known| way.eq_ignore_ascii_case(known))
 }

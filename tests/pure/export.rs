@@ -150,7 +150,7 @@ fn check_label(label: &str) {
         assert!(code.parse::<u32>().is_ok(), "{label}");
         rest = after;
     }
-    let known = |c: char| !c.is_control() && !"\"<>&;%{}[]\\`\u{2028}\u{2029}".contains(c);
+    let known = |c: char| !c.is_control() && !"\"<>&;%{}[]\\`*~$:\u{2028}\u{2029}".contains(c);
     assert!(
         rest.chars().all(|c| c != ';' && known(c)) && label.chars().all(|c| c == ';' || known(c)),
         "{label}"

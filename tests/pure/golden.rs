@@ -1,7 +1,7 @@
 //! Exports byte for byte, as they were when somebody last looked at them: `tests/golden/exports/`.
 //!
-//! `ADIT_BLESS=1 cargo test --test pure golden` writes them anew. `hostile.mmd` is also what a browser test of Mermaid
-//! can draw: every name and text in it tries to be something else.
+//! `ADIT_BLESS=1 cargo test --test pure golden` writes them anew. Mermaid itself draws the `.mmd` among
+//! them in a browser test; every name and text in `hostile.mmd` tries to be something else.
 
 use std::path::PathBuf;
 
