@@ -156,7 +156,7 @@ impl Submitter {
                             parts.push_front(part);
                             continue;
                         }
-                        Sent::Refused { line: part[0].number, error: cause }
+                        Sent::Refused { line: part[0].number, error: placed(cause, part[0].number) }
                     }
                 };
                 if sent.send(outcome).await.is_err() {
@@ -189,6 +189,14 @@ fn refusal(error: &ClientError) -> Option<ItemError> {
     let problem = error.problem()?;
     let is_about_inputs = matches!(problem.code, Code::InvalidInput | Code::TooLarge);
     is_about_inputs.then(|| ItemError { code: problem.code, message: problem.detail.clone() })
+}
+
+/// The server counts the lines of what it was sent, which was one.
+fn placed(mut cause: ItemError, line: u64) -> ItemError {
+    if let Some(rest) = cause.message.strip_prefix("line 1") {
+        cause.message = format!("line {line}{rest}");
+    }
+    cause
 }
 
 /// Whether trying again can help.

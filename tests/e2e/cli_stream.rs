@@ -50,7 +50,8 @@ async fn a_stream_answers_every_line_in_order_and_names_the_bad_one() {
                 (&answer["outcome"], &answer["error"]["code"]),
                 (&"failed".into(), &"invalid_input".into())
             );
-            assert!(answer.get("job").is_none(), "{answer}");
+            let message = answer["error"]["message"].as_str().unwrap();
+            assert!(answer.get("job").is_none() && message.starts_with("line 21, column "), "{answer}");
         } else {
             let kind = answer["output"]["kind"].as_str().unwrap();
             assert!(answer["outcome"] == "succeeded" && ["letter", "invoice"].contains(&kind), "{answer}");
