@@ -71,6 +71,8 @@ pub fn worked(before: &Engine, after: Engine) -> Engine {
         forced_tokens: after.forced_tokens.saturating_sub(before.forced_tokens),
         drafted_tokens: after.drafted_tokens.saturating_sub(before.drafted_tokens),
         accepted_tokens: after.accepted_tokens.saturating_sub(before.accepted_tokens),
+        merged_rows: after.merged_rows.saturating_sub(before.merged_rows),
+        preemptions: after.preemptions.saturating_sub(before.preemptions),
         step_s: after.step_s - before.step_s,
         forward_s: after.forward_s - before.forward_s,
         mask_s: after.mask_s - before.mask_s,
