@@ -50,6 +50,7 @@ async fn every_result_is_valid_and_names_only_its_input() {
         assert_eq!((job.state, job.counts.total), (JobState::Completed, results.len() as i64), "{name}");
         for result in &results {
             check_schema(&client, *id, name, result).await;
+            check_confidence(name, result);
         }
         if let Some(input) = input {
             check_grounded(&client, *id, name, input, &results).await;
@@ -203,6 +204,28 @@ async fn check_schema(client: &Client, job: Uuid, name: &str, result: &ItemResul
     assert!(!validator.is_valid(&json!({"forged": output})), "{name} {}", result.seq);
 }
 
+/// Every answer says how sure the model was: of each entry, or of each value of the client's own schema.
+fn check_confidence(name: &str, result: &ItemResult) {
+    let least = result.confidence.unwrap_or_else(|| panic!("{name} {}: no confidence", result.seq));
+    assert!((0.0..=1.0).contains(&least), "{name} {}: {least}", result.seq);
+    let output = result.output.as_ref().unwrap();
+    if let Some(fields) = &result.field_confidence {
+        let lowest = fields.values().copied().fold(1.0, f64::min);
+        assert!((lowest - least).abs() < 1e-6, "{name} {}: {fields:?}", result.seq);
+        for pointer in fields.keys() {
+            assert!(
+                output.pointer(pointer).is_some(),
+                "{name} {}: nothing at {pointer} of {output}",
+                result.seq
+            );
+        }
+    } else if !name.starts_with("custom") {
+        let entries = output.as_object().unwrap().values().flat_map(|list| list.as_array().unwrap());
+        let lowest = entries.filter_map(|entry| entry["confidence"].as_f64()).fold(1.0, f64::min);
+        assert!((lowest - least).abs() < 1e-6, "{name} {}: {least} for {lowest}", result.seq);
+    }
+}
+
 /// What an input has, by name.
 struct Known<'a> {
     columns: HashMap<&'a str, BTreeSet<&'a str>>,
@@ -298,6 +321,16 @@ async fn check_grounded(client: &Client, job: Uuid, name: &str, input: &Value, r
     export["relationships"].as_array().unwrap().iter().for_each(|entry| exported.relationship(entry));
     export["attributes"].as_array().unwrap().iter().for_each(|entry| exported.attribute(entry));
     assert_eq!((exported.keys, exported.all_columns), (known.keys, known.all_columns), "{name}");
+    let below = export["review"]["below"].as_f64().unwrap();
+    for (list, entries) in ["concepts", "relationships", "attributes"].map(|list| (list, &export[list])) {
+        let doubtful = |entry: &&Value| entry["review"] == true;
+        let entries = entries.as_array().unwrap();
+        for entry in entries.iter().filter(|entry| entry["source"] != "catalog") {
+            let is_low = entry["confidence"].as_f64().is_none_or(|known| known < below);
+            assert_eq!(doubtful(&entry), is_low, "{name}: {entry}");
+        }
+        assert_eq!(export["review"][list], entries.iter().filter(doubtful).count(), "{name}: {list}");
+    }
     for uncovered in export["uncovered"].as_array().unwrap() {
         assert_eq!(uncovered["reason"], "unknown_target", "{name}: {uncovered}");
     }
