@@ -11,6 +11,7 @@ pub struct Confidence(u16);
 
 impl Confidence {
     pub const CERTAIN: Self = Self(Self::ONE);
+    pub const NONE: Self = Self(0);
     /// Facts below it are marked for review where nobody says otherwise.
     pub const DEFAULT_REVIEW_BELOW: Self = Self(5_000);
 
@@ -23,7 +24,7 @@ impl Confidence {
 
     /// Of a natural logarithm; what rounding has put above 0 counts as 0.
     pub fn of_log(log: f64) -> Self {
-        Self::new(log.min(0.0).exp()).unwrap_or(Self(0))
+        Self::new(log.min(0.0).exp()).unwrap_or(Self::NONE)
     }
 
     pub fn as_f64(self) -> f64 {

@@ -97,10 +97,16 @@ pub fn check(
 }
 
 /// How sure the model was of what it judged about one entry: of the field that it was least sure of. Prose that
-/// only explains is no judgement.
-fn judged(sure: Option<&Confidences>, list: &str, at: usize, fields: &[&str]) -> Option<Confidence> {
+/// only explains is no judgement; an entry whose name is not the one that the model gave is none of its.
+fn judged(
+    sure: Option<&Confidences>,
+    is_named: bool,
+    list: &str,
+    at: usize,
+    fields: &[&str],
+) -> Option<Confidence> {
     let pointers: Vec<String> = fields.iter().map(|field| format!("/{list}/{at}/{field}")).collect();
-    sure.map(|sure| sure.least(&pointers))
+    sure.map(|sure| if is_named { sure.least(&pointers) } else { Confidence::NONE })
 }
 
 /// The result of entries that carry their own confidence; the item is as sure as the least sure of them.
@@ -150,8 +156,7 @@ fn concepts(
         let table = &catalog.tables[*table].name;
         identifier(at, table, entry.table)?;
         let named = name::concept(&entry.concept);
-        // a name that is not the model's has nobody's confidence
-        let confidence = named.as_ref().and_then(|_| judged(sure, "concepts", at, &["concept", "kind"]));
+        let confidence = judged(sure, named.is_some(), "concepts", at, &["concept", "kind"]);
         let concept = named.unwrap_or_else(|| name::concept_of_table(table));
         let description = name::sentence(&entry.description);
         entries.push(json!({
@@ -205,10 +210,9 @@ fn relationships(
     for (at, (key, entry)) in item.keys.iter().zip(answer.relationships).enumerate() {
         identifier(at, &RelationshipItem::key_text(catalog, *key), entry.key)?;
         let mut fact = of_key(catalog, item, *key)?;
-        if let Some(named) = name::plain(&entry.name) {
-            fact.name = named;
-            fact.confidence = judged(sure, "relationships", at, &["name"]);
-        }
+        let named = name::plain(&entry.name);
+        fact.confidence = judged(sure, named.is_some(), "relationships", at, &["name"]);
+        fact.name = named.unwrap_or(fact.name);
         fact.description = name::sentence(&entry.description);
         list.push(fact);
     }
@@ -222,16 +226,17 @@ fn relationships(
         // the grammar cannot keep a model from naming one link twice
         if !std::mem::replace(&mut taken[link], true) {
             let mut fact = of_link(catalog, item, &item.links[link]);
-            if let Some(named) = name::plain(&entry.name) {
-                fact.name = named;
-                // that there is such a link at all is the greater part of the judgement
-                fact.confidence = judged(sure, "inferred", at, &["link", "name"]);
-            }
+            let named = name::plain(&entry.name);
+            // that there is such a link at all is the greater part of the judgement
+            fact.confidence = judged(sure, named.is_some(), "inferred", at, &["link", "name"]);
+            fact.name = named.unwrap_or(fact.name);
             fact.description = name::sentence(&entry.description);
             list.push(fact);
         }
     }
-    let confidences = list.iter().map(|fact| fact.confidence);
+    // that there is none of the links is a judgement too
+    let none = list.is_empty().then(|| sure.map(|sure| sure.least(&["/inferred".to_string()])));
+    let confidences = list.iter().map(|fact| fact.confidence).chain(none);
     Ok(of_entries(json!({"relationships": list}), confidences))
 }
 
@@ -321,10 +326,9 @@ fn attributes(
     for (at, entry) in answer.attributes.into_iter().enumerate() {
         let mut fact = of_column(catalog, item.table, item.from + at, &item.concept);
         identifier(at, &fact.source_column, entry.column)?;
-        if let Some(named) = name::plain(&entry.attribute) {
-            fact.name = named;
-            fact.confidence = judged(sure, "attributes", at, &["attribute", "type"]);
-        }
+        let named = name::plain(&entry.attribute);
+        fact.confidence = judged(sure, named.is_some(), "attributes", at, &["attribute", "type"]);
+        fact.name = named.unwrap_or(fact.name);
         // what the schema states is not the model's to say
         fact.meaning = guess::stated_meaning(table, &table.columns[item.from + at]).unwrap_or(entry.meaning);
         fact.description = name::sentence(&entry.description);

@@ -248,7 +248,7 @@ fn description_text() -> Value {
     json!({"type": "string", "maxLength": MAX_DESCRIPTION_BYTES})
 }
 
-/// An entry may say how sure the model was; null where the name is not the model's, or its choices are not known.
+/// An entry may say how sure the model was; null where its choices are not known.
 /// Results of before there were confidences have none.
 fn with_confidence(mut entry: Value) -> Value {
     entry["properties"]["confidence"] = json!({"type": ["number", "null"], "minimum": 0, "maximum": 1});

@@ -68,9 +68,7 @@ fn answered(spec: &JobSpec, draft: &ItemDraft, seed: &mut u64) -> Value {
     for entry in answer.as_object_mut().unwrap().values_mut().flat_map(|list| list.as_array_mut().unwrap()) {
         for field in ["concept", "name", "attribute"] {
             if entry.get(field).is_some() {
-                let about =
-                    ["table", "key", "link", "column"].iter().find_map(|one| entry.get(*one)).unwrap();
-                entry[field] = json!(format!("Name of {}", about.as_str().unwrap()));
+                entry[field] = if field == "concept" { entry["table"].clone() } else { json!("belongs to") };
             }
         }
     }
