@@ -76,6 +76,7 @@ async fn submit(store: &Store, items: usize) -> Duration {
             generation: Generation::default(),
         },
         catalog: None,
+        basis: None,
         class: Class::Normal,
         weight: Default::default(),
         idempotency_key: None,

@@ -17,5 +17,7 @@ mod manifest;
 mod pipeline;
 #[path = "pure/rdf.rs"]
 mod rdf;
+#[path = "pure/since.rs"]
+mod since;
 #[path = "pure/source.rs"]
 mod source;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
 
 use super::demo::known_models;
 use super::report::Style;
@@ -106,6 +107,8 @@ pub enum Command {
     Stream(StreamArguments),
     /// Print a job's results, or the data model it found
     Results(ResultsArguments),
+    /// Show what a job submitted with --since found beside what the earlier job had found
+    Diff { job: String },
     /// End a job: waiting items at once, running ones within a step
     Cancel { job: String },
     /// Run failed items of a job again
@@ -225,6 +228,10 @@ pub struct SubmitArguments {
     pub lenient: bool,
     #[command(flatten)]
     pub ask: AskArguments,
+    /// Ask only about tables that have changed since this job, which has ended, and take its answers for the others:
+    /// same task, model and generation options
+    #[arg(long, value_name = "JOB")]
+    pub since: Option<Uuid>,
     /// Submitting again with the same key and body gives the same job
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,

@@ -29,6 +29,7 @@ pub fn request(task: Task, ask: &AskArguments, source: Source) -> Result<JobRequ
         expires_in_s: ask.expires_in,
         inputs: None,
         source: Some(source),
+        since: None,
     })
 }
 
@@ -50,6 +51,7 @@ pub fn query(task: Task, ask: &AskArguments, lenient: bool) -> Result<StreamQuer
         top_k: None,
         min_p: None,
         seed: ask.seed,
+        since: None,
     })
 }
 

@@ -137,6 +137,7 @@ async fn request(args: &DemoArguments) -> Result<JobRequest> {
             schemas: Vec::new(),
             dialect: "auto".into(),
             lenient: true,
+            since: None,
             ask: AskArguments::default(),
             idempotency_key: None,
             watch: false,
@@ -155,6 +156,7 @@ async fn request(args: &DemoArguments) -> Result<JobRequest> {
         expires_in_s: None,
         inputs: None,
         source: Some(source),
+        since: None,
     })
 }
 

@@ -28,6 +28,8 @@ pub struct ResultRow {
     pub attempts: i16,
     /// Absent for an item that was cancelled or expired.
     pub finished_at: Option<DateTime<Utc>>,
+    /// Whether an earlier job answered it; tokens and times are those of then.
+    pub carried: bool,
 }
 
 /// For readers that have been here before: of seqs up to `upto`, only what ended after `since` is read.
@@ -77,6 +79,7 @@ struct RawResult {
     forced_tokens: i32,
     latency_ms: i32,
     finished_at: DateTime<Utc>,
+    carried: bool,
 }
 
 impl Store {
@@ -176,7 +179,7 @@ async fn read_written(
         RawResult,
         r#"select r.seq, i.stage::text as "stage!", i.input::text as "input!", r.outcome::text as "outcome!",
                   r.output::text, r.error_code, r.error, r.attempts, r.prompt_tokens, r.prefix_hit_tokens,
-                  r.output_tokens, r.forced_tokens, r.latency_ms, r.finished_at
+                  r.output_tokens, r.forced_tokens, r.latency_ms, r.finished_at, r.carried
            from results r join items i on i.job_id = r.job_id and i.seq = r.seq
            where r.job_id = $1 and r.seq > $2 and ($4::text is null or r.outcome = $4::outcome)
              and ($5::int is null or r.seq > $5 or r.finished_at > $6)
@@ -205,7 +208,7 @@ async fn read_failed(
         RawResult,
         r#"select r.seq, i.stage::text as "stage!", i.input::text as "input!", r.outcome::text as "outcome!",
                   r.output::text, r.error_code, r.error, r.attempts, r.prompt_tokens, r.prefix_hit_tokens,
-                  r.output_tokens, r.forced_tokens, r.latency_ms, r.finished_at
+                  r.output_tokens, r.forced_tokens, r.latency_ms, r.finished_at, r.carried
            from results r join items i on i.job_id = r.job_id and i.seq = r.seq
            where r.job_id = $1 and r.seq > $2 and r.outcome = 'failed'
              and ($4::int is null or r.seq > $4 or r.finished_at > $5)
@@ -259,6 +262,7 @@ async fn read_unwritten(
                 latency_ms: 0,
                 attempts: 0,
                 finished_at: None,
+                carried: false,
             })
         })
         .collect()
@@ -291,5 +295,6 @@ fn to_result(job: JobId, row: RawResult) -> Result<ResultRow, StoreError> {
         latency_ms: row.latency_ms.unsigned_abs(),
         attempts: row.attempts,
         finished_at: Some(row.finished_at),
+        carried: row.carried,
     })
 }

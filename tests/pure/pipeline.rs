@@ -53,7 +53,7 @@ fn instance(schema: &Value, seed: &mut u64) -> Value {
     }
 }
 
-fn answered(spec: &JobSpec, catalog: &Catalog, draft: &ItemDraft, seed: &mut u64) -> Value {
+pub fn answered(spec: &JobSpec, catalog: &Catalog, draft: &ItemDraft, seed: &mut u64) -> Value {
     let prompt = prompt::prompt(spec, Some(catalog), draft).unwrap();
     let text = instance(prompt.schema.as_ref().unwrap(), seed).to_string();
     let result = answer::check(spec, Some(catalog), draft, &text).unwrap();

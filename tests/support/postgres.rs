@@ -172,6 +172,7 @@ pub fn new_job(task: Task) -> NewJob {
             generation: Generation::default(),
         },
         catalog: None,
+        basis: None,
         class: Class::Normal,
         weight: Default::default(),
         idempotency_key: None,

@@ -39,6 +39,7 @@ fn request(task: Task, format: Format, text: String, model: Option<&str>) -> Job
         expires_in_s: None,
         inputs: None,
         source: Some(Source { format, text, dialect: None, lenient: false }),
+        since: None,
     }
 }
 

@@ -43,6 +43,7 @@ pub fn request(workload: &Workload, model: Option<&str>) -> JobRequest {
         expires_in_s: None,
         inputs: Some(inputs),
         source: None,
+        since: None,
     }
 }
 

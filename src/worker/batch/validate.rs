@@ -93,6 +93,7 @@ fn job_of(due: &ToValidate) -> NewJob {
             generation: Generation::default(),
         },
         catalog: None,
+        basis: None,
         class: Class::Normal,
         weight: Default::default(),
         idempotency_key: None,
