@@ -1,6 +1,8 @@
 //! Pure code: sources, items, prompts, schemas, answers, facts, exports. Data in, data out.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/answers.rs"]
+mod answers;
 #[path = "pure/catalogs.rs"]
 mod catalogs;
 #[path = "pure/ddl.rs"]

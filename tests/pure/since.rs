@@ -17,8 +17,9 @@ use adit::extract::{schema, since};
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::answers::answered;
 use crate::catalogs::{self, key, table};
-use crate::pipeline::{answered, run, spec};
+use crate::pipeline::{run, spec};
 
 fn orders() -> Table {
     let mut orders = table("orders", &["id", "customer_id", "status", "note"]);
