@@ -77,6 +77,7 @@ async fn submit(store: &Store, items: usize) -> Duration {
             review_below: None,
         },
         catalog: None,
+        basis: None,
         class: Class::Normal,
         weight: Default::default(),
         idempotency_key: None,

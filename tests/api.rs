@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+#[path = "support/answers.rs"]
+mod answers;
 #[path = "support"]
 mod support {
     pub mod postgres;
@@ -34,5 +36,7 @@ mod openai_chat;
 mod openai_files;
 #[path = "api/read.rs"]
 mod read;
+#[path = "api/since.rs"]
+mod since;
 #[path = "api/submit.rs"]
 mod submit;

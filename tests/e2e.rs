@@ -21,6 +21,8 @@ mod cli;
 mod cli_control;
 #[path = "e2e/cli_setup.rs"]
 mod cli_setup;
+#[path = "e2e/cli_since.rs"]
+mod cli_since;
 #[path = "e2e/cli_sources.rs"]
 mod cli_sources;
 #[path = "e2e/cli_stream.rs"]

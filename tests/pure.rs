@@ -1,6 +1,8 @@
 //! Pure code: sources, items, prompts, schemas, answers, facts, exports. Data in, data out.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/answers.rs"]
+mod answers;
 #[path = "pure/catalogs.rs"]
 mod catalogs;
 #[path = "pure/confidence.rs"]
@@ -19,5 +21,7 @@ mod manifest;
 mod pipeline;
 #[path = "pure/rdf.rs"]
 mod rdf;
+#[path = "pure/since.rs"]
+mod since;
 #[path = "pure/source.rs"]
 mod source;

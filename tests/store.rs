@@ -23,3 +23,5 @@ mod introspect_mysql;
 mod introspect_sqlite;
 #[path = "store/large.rs"]
 mod large;
+#[path = "store/rerun.rs"]
+mod rerun;

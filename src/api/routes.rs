@@ -30,6 +30,7 @@ fn quick_routes() -> OpenApiRouter<State> {
         .routes(routes!(jobs::results::get_results))
         .routes(routes!(jobs::schema::result_schema))
         .routes(routes!(jobs::export::export_job))
+        .routes(routes!(jobs::difference::job_difference))
         .routes(routes!(jobs::events::job_events))
         .routes(routes!(jobs::errors::job_errors))
         .routes(routes!(jobs::throughput::job_throughput))

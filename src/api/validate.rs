@@ -8,6 +8,7 @@ use super::state::SchemaIssue;
 use crate::config::settings::Limits;
 use crate::domain::code::Code;
 use crate::domain::confidence::Confidence;
+use crate::domain::id::JobId;
 use crate::domain::job::{Class, JobSpec, Weight};
 use crate::domain::task::Task;
 use crate::wire::submit::{Generation, JobRequest, StreamQuery};
@@ -31,13 +32,29 @@ pub struct Options {
     pub class: Class,
     pub weight: Weight,
     pub expires_at: Option<DateTime<Utc>>,
+    /// The job whose answers are to be carried over. Only of a task that reads a catalog.
+    pub since: Option<JobId>,
 }
 
 impl Options {
     /// Of a JSON submission; its inputs are looked at elsewhere.
     pub fn of_request(request: &JobRequest, rules: &Rules) -> Result<Self, ApiError> {
-        let JobRequest { task, model, schema, instructions, generation, class, weight, expires_in_s, .. } =
-            request;
+        let JobRequest {
+            task,
+            model,
+            schema,
+            instructions,
+            generation,
+            class,
+            weight,
+            expires_in_s,
+            since,
+            ..
+        } = request;
+        if since.is_some() && !task.reads_catalog() {
+            let detail = format!("task {task} takes no since: its inputs are no tables");
+            return Err(ApiError::new(Code::InvalidRequest, detail).pointer("/since"));
+        }
         check_fields(*task, schema.as_ref(), instructions.as_deref(), rules)?;
         check_generation(generation)?;
         let review_below =
@@ -56,7 +73,8 @@ impl Options {
         };
         check_models(&spec, rules)?;
         let weight = weight_of(*weight)?;
-        Ok(Self { spec, class: *class, weight, expires_at: expiry(*expires_in_s, rules.now)? })
+        let expires_at = expiry(*expires_in_s, rules.now)?;
+        Ok(Self { spec, class: *class, weight, expires_at, since: since.map(JobId) })
     }
 
     /// The items a job of this class may have.
@@ -103,6 +121,7 @@ pub fn request_of_query(query: StreamQuery) -> Result<JobRequest, ApiError> {
         review_below: None,
         inputs: None,
         source: None,
+        since: query.since,
     })
 }
 
@@ -249,6 +268,8 @@ mod tests {
         refused(json!({"task": "concept", "model": "none"}), Code::UnknownModel, "/model");
         refused(json!({"task": "custom", "schema": {"not": {}}}), Code::InvalidSchema, "/schema/not");
         refused(json!({"task": "custom", "schema": {"title": "x".repeat(200)}}), Code::TooLarge, "/schema");
+        let since = "01890000-0000-7000-8000-000000000000";
+        refused(json!({"task": "chat", "since": since}), Code::InvalidRequest, "/since");
         refused(json!({"task": "concept", "weight": 0}), Code::InvalidRequest, "/weight");
         refused(json!({"task": "concept", "expires_in_s": 0}), Code::InvalidRequest, "/expires_in_s");
         for (field, value) in [

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use uuid::Uuid;
 
 use super::demo::known_models;
 use super::report::Style;
@@ -106,6 +107,8 @@ pub enum Command {
     Stream(StreamArguments),
     /// Print a job's results, or the data model it found
     Results(ResultsArguments),
+    /// Show what a job submitted with --since found beside what the earlier job had found
+    Diff { job: String },
     /// End a job: waiting items at once, running ones within a step
     Cancel { job: String },
     /// Run failed items of a job again
@@ -228,6 +231,10 @@ pub struct SubmitArguments {
     /// Mark facts of a lower confidence for review, from 0 to 1 (schema tasks; 0.5 if not given)
     #[arg(long, value_name = "CONFIDENCE", value_parser = confidence)]
     pub review_below: Option<f64>,
+    /// Ask only about tables that have changed since this job, which has ended, and take its answers for the others:
+    /// same task, model and generation options
+    #[arg(long, value_name = "JOB")]
+    pub since: Option<Uuid>,
     /// Submitting again with the same key and body gives the same job
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,

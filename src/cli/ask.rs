@@ -30,6 +30,7 @@ pub fn request(task: Task, ask: &AskArguments, source: Source) -> Result<JobRequ
         review_below: None,
         inputs: None,
         source: Some(source),
+        since: None,
     })
 }
 
@@ -51,6 +52,7 @@ pub fn query(task: Task, ask: &AskArguments, lenient: bool) -> Result<StreamQuer
         top_k: None,
         min_p: None,
         seed: ask.seed,
+        since: None,
     })
 }
 

@@ -137,6 +137,7 @@ async fn request(args: &DemoArguments) -> Result<JobRequest> {
             schemas: Vec::new(),
             dialect: "auto".into(),
             lenient: true,
+            since: None,
             ask: AskArguments::default(),
             idempotency_key: None,
             review_below: None,
@@ -157,6 +158,7 @@ async fn request(args: &DemoArguments) -> Result<JobRequest> {
         review_below: None,
         inputs: None,
         source: Some(source),
+        since: None,
     })
 }
 

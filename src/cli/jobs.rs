@@ -12,13 +12,13 @@ use super::args::{Global, JobsArguments, ResultFormat, ResultsArguments, SubmitA
 use super::exit::{Exit, Stop, seconds};
 use super::output::{connect, print, print_json};
 use super::progress::JobProgress;
-use super::{ask, report, source};
+use super::{ask, diff, report, source};
 use crate::client::Client;
 use crate::domain::code::Code;
 use crate::domain::job::JobState;
 use crate::wire::job::{Job, JobsQuery};
 use crate::wire::result::{ExportFormat, ExportQuery, ResultsQuery};
-use crate::wire::submit::JobRequest;
+use crate::wire::submit::{JobRequest, StreamQuery};
 
 /// How often a watched job is looked at.
 const LOOK: Duration = Duration::from_millis(300);
@@ -37,6 +37,10 @@ pub async fn submit(global: &Global, args: &SubmitArguments) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     let job = follow(&client, job.id, None).await?;
+    if job.since.is_some() {
+        let difference = client.difference(job.id).await?;
+        return diff::show_with_job(global, &job, &difference);
+    }
     show_end(global, &job)
 }
 
@@ -65,7 +69,7 @@ async fn send(client: &Client, args: &SubmitArguments) -> Result<Job> {
     let key = args.idempotency_key.as_deref();
     // what reads lines has no facts; the server says so
     if source::is_lines(args)? && args.review_below.is_none() {
-        let query = ask::query(args.task, &args.ask, args.lenient)?;
+        let query = StreamQuery { since: args.since, ..ask::query(args.task, &args.ask, args.lenient)? };
         if client.fits_query(&query) {
             let from = args.from.as_str();
             return Ok(if from == "-" {
@@ -83,7 +87,7 @@ async fn send(client: &Client, args: &SubmitArguments) -> Result<Job> {
 /// What to submit, with the source read here: a database's credentials never leave this process.
 pub async fn request(args: &SubmitArguments) -> Result<JobRequest> {
     let request = ask::request(args.task, &args.ask, source::read(args).await?)?;
-    Ok(JobRequest { review_below: args.review_below, ..request })
+    Ok(JobRequest { since: args.since, review_below: args.review_below, ..request })
 }
 
 /// Follows a job to its end, with a bar on stderr.
@@ -111,7 +115,7 @@ pub fn verdict(job: &Job) -> Exit {
     if all { Exit::Done } else { Exit::NotAllSucceeded }
 }
 
-fn show_end(global: &Global, job: &Job) -> Result<Exit> {
+pub fn show_end(global: &Global, job: &Job) -> Result<Exit> {
     if global.is_json() {
         print_json(job)?;
     } else {
@@ -227,6 +231,6 @@ pub async fn delete(global: &Global, job: &str) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn parse(job: &str) -> Result<Uuid> {
+pub fn parse(job: &str) -> Result<Uuid> {
     Uuid::parse_str(job).map_err(|_| Stop::new(Exit::Usage, format!("'{job}' is not a job's id")).into())
 }

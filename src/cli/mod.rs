@@ -4,6 +4,7 @@ mod args;
 mod ask;
 mod bench;
 mod demo;
+mod diff;
 mod doctor;
 mod exit;
 mod jobs;
@@ -88,6 +89,7 @@ async fn run(global: &Global, command: &Command) -> Result<Exit> {
         Command::Completions { shell } => manual::completions(*shell),
         Command::Man { dir } => manual::pages(dir.as_deref()),
         Command::Results(args) => jobs::results(global, args).await,
+        Command::Diff { job } => diff::run(global, job).await,
         Command::Cancel { job } => jobs::cancel(global, job).await,
         Command::Retry { job, code } => jobs::retry(global, job, *code).await,
         Command::Delete { job } => jobs::delete(global, job).await,

@@ -200,6 +200,9 @@ pub fn jobs(jobs: &[Job], style: Style) -> String {
 pub fn job(job: &Job) -> String {
     let mut out = format!("job     {}\ntask    {}\nstate   {}\n", job.id, job.task, job.state.as_str());
     out.push_str(&format!("items   {}\n", counts(&job.counts)));
+    if let Some(since) = job.since {
+        out.push_str(&format!("since   {since}, {} items carried over\n", job.carried));
+    }
     for stage in &job.stages {
         let text = if stage.begun { counts(&stage.counts) } else { "not begun".into() };
         out.push_str(&format!("  {:<13} {text} (model {})\n", stage.stage.as_str(), stage.model));

@@ -12,6 +12,7 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use uuid::Uuid;
 
 use crate::domain::code::Code;
+use crate::wire::difference::Difference;
 use crate::wire::estimate::Estimate;
 use crate::wire::health::Health;
 use crate::wire::job::{Job, JobPage, JobsQuery, Retried, RetryQuery};
@@ -151,6 +152,11 @@ impl Client {
     pub async fn export(&self, id: Uuid, query: impl Into<ExportQuery>) -> Result<String, ClientError> {
         let call = self.call(Method::GET, &format!("/v1/jobs/{id}/export")).query(&query.into());
         self.send(call).await?.text().await.map_err(|e| ClientError::Broken(e.to_string()))
+    }
+
+    /// What a job submitted with `since` found beside the earlier one.
+    pub async fn difference(&self, id: Uuid) -> Result<Difference, ClientError> {
+        self.json(self.call(Method::GET, &format!("/v1/jobs/{id}/difference"))).await
     }
 
     /// The job whenever it changed, as the server tells; ends when the job does, or with the server.

@@ -62,6 +62,7 @@ codes! {
     MethodNotAllowed = "method_not_allowed", 405, false, "The path exists, the method does not.";
     IdempotencyConflict = "idempotency_conflict", 409, false, "The Idempotency-Key was used with another body.";
     InvalidState = "invalid_state", 409, false, "The job or model is in a state that does not allow this.";
+    IncompatibleJob = "incompatible_job", 422, false, "The earlier job was asked differently, so that its answers cannot be carried over; the detail names the field.";
     TooLarge = "too_large", 413, false, "A limit on size or count is exceeded; the detail names it.";
     UnsupportedMediaType = "unsupported_media_type", 415, false, "The Content-Type is none that this path reads.";
     RequestTimeout = "request_timeout", 408, true, "The request or the awaited change took too long.";

@@ -17,6 +17,23 @@ pub struct ItemDraft {
     pub input: Value,
 }
 
+/// A succeeded item of an earlier job, with the answer that holds for a later one as well.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Carried {
+    /// In the earlier job.
+    pub seq: Seq,
+    pub draft: ItemDraft,
+    pub output: Value,
+}
+
+/// The items of a stage: those whose answer an earlier job gave, and those to be run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageItems {
+    pub stage: Stage,
+    pub carried: Vec<Carried>,
+    pub drafts: Vec<ItemDraft>,
+}
+
 /// How an item ended. An item ends once.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {

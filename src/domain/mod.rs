@@ -1,10 +1,12 @@
 //! The nouns of adit and their state machines. Knows no I/O, no async, no SQL, no tensors.
 
+pub mod basis;
 pub mod batch;
 pub mod catalog;
 pub mod chat;
 pub mod code;
 pub mod confidence;
+pub mod difference;
 pub mod fact;
 pub mod id;
 pub mod item;

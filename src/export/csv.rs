@@ -19,9 +19,9 @@ const HEADER: [&str; 15] = [
     "to_table",
     "to_columns",
     "source",
+    "description",
     "confidence",
     "review",
-    "description",
 ];
 
 pub fn write(model: &DataModel) -> String {
@@ -40,9 +40,9 @@ pub fn write(model: &DataModel) -> String {
             "",
             "",
             c.source.as_str(),
+            &c.description,
             &confidence(c.confidence),
             yes(c.review),
-            &c.description,
         ]));
     }
     for r in &model.relationships {
@@ -59,9 +59,9 @@ pub fn write(model: &DataModel) -> String {
             &r.to_table,
             &list(&r.to_columns),
             r.source.as_str(),
+            &r.description,
             &confidence(r.confidence),
             yes(r.review),
-            &r.description,
         ]));
     }
     for a in &model.attributes {
@@ -78,9 +78,9 @@ pub fn write(model: &DataModel) -> String {
             "",
             "",
             a.source.as_str(),
+            &a.description,
             &confidence(a.confidence),
             yes(a.review),
-            &a.description,
         ]));
     }
     for u in &model.uncovered {
@@ -101,9 +101,9 @@ pub fn write(model: &DataModel) -> String {
             "",
             "",
             "",
-            "",
-            "",
             &reason,
+            "",
+            "",
         ]));
     }
     let mut writer = WriterBuilder::new().terminator(Terminator::CRLF).from_writer(Vec::new());

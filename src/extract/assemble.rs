@@ -107,6 +107,16 @@ impl Concepts {
         Ok(concepts)
     }
 
+    /// Each table without a concept as one under its own name.
+    pub fn or_table_names(mut self, catalog: &Catalog) -> Self {
+        let named = Self::of_table_names(catalog).list;
+        for (place, concept) in self.by_table.iter_mut().zip(named).filter(|(place, _)| place.is_none()) {
+            *place = Some(self.list.len());
+            self.list.push(concept);
+        }
+        self
+    }
+
     pub fn of_table(&self, table: usize) -> Option<&str> {
         let place = self.by_table.get(table).copied().flatten()?;
         Some(&self.list[place].name)
@@ -240,6 +250,10 @@ fn add_relationships(
             }
         }
     }
+    // items whose answers an earlier job gave come before those of their neighbours
+    let place: HashMap<&str, usize> =
+        catalog.tables.iter().enumerate().map(|(at, table)| (table.name.as_str(), at)).collect();
+    inferred.sort_by_key(|fact| place.get(fact.from_table.as_str()).copied());
     model.relationships.extend(inferred);
     Ok(())
 }

@@ -33,7 +33,7 @@ pub struct RelationshipItem {
 }
 
 /// A link that names suggest and the schema does not declare.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// Table and column, by position; no column where only the table's name is known.

@@ -5,6 +5,9 @@
 //! catalog knows and with how sure the model was ([`confidence`]); [`assemble`] makes the whole model of all
 //! results.
 //!
+//! A job made [`since`] an earlier one asks only about what has changed, by [`fingerprint`]; the other answers are
+//! carried over ([`carry`]), and the [`difference`] of the two models is what the change came to.
+//!
 //! Never knows: models, tokens, queues, databases, files. Invariants:
 //! - Every table, key and column that a task asks for is in exactly one item, and an answer has one entry for
 //!   each of its item's objects, in order; a checked result names only identifiers of its item.
@@ -15,8 +18,11 @@
 pub mod answer;
 pub mod assemble;
 mod candidate;
+pub mod carry;
 pub mod confidence;
 mod describe;
+pub mod difference;
+pub mod fingerprint;
 mod group;
 mod guess;
 pub mod item;
@@ -24,6 +30,7 @@ pub mod name;
 pub mod pipeline;
 pub mod prompt;
 pub mod schema;
+pub mod since;
 pub mod source;
 
 use crate::domain::catalog::Catalog;

@@ -3,9 +3,12 @@
 //! Deterministic: the same job and results give the same items in the same order, so that a stage that was
 //! advanced twice is advanced to the same place.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::assemble::Concepts;
+use super::carry::Answered;
 use super::item::{AttributeItem, ChatItem, ConceptItem, CustomItem, Item, Link, RelationshipItem};
 use super::{ExtractError, candidate, describe, group};
 use crate::domain::catalog::{Catalog, Table};
@@ -39,15 +42,25 @@ pub fn first_items(spec: &JobSpec, catalog: Option<&Catalog>) -> Result<Vec<Item
     if catalog.tables.is_empty() {
         return Err(ExtractError::NoTables);
     }
-    let concepts = Concepts::of_table_names(catalog);
-    Ok(match spec.task {
-        Task::Concept | Task::DataModel => concept_items(catalog),
-        Task::Relationship => relationship_items(catalog, &concepts),
-        Task::Attribute => attribute_items(catalog, &concepts),
-        Task::Custom | Task::Chat => {
-            return Err(ExtractError::Input { expected: "texts or messages", found: "a schema".into() });
-        }
-    })
+    let Some(&first) = spec.task.stages().first().filter(|_| spec.task.reads_catalog()) else {
+        return Err(ExtractError::Input { expected: "texts or messages", found: "a schema".into() });
+    };
+    Ok(items_of(first, catalog, &Concepts::of_table_names(catalog), &Answered::default()))
+}
+
+/// Items of a stage of a schema job, of all that is not answered already.
+pub(super) fn items_of(
+    stage: Stage,
+    catalog: &Catalog,
+    concepts: &Concepts,
+    answered: &Answered,
+) -> Vec<ItemDraft> {
+    match stage {
+        Stage::Concept => concept_items(catalog, answered),
+        Stage::Relationship => relationship_items(catalog, concepts, answered),
+        Stage::Attribute => attribute_items(catalog, concepts, answered),
+        Stage::Custom | Stage::Chat => Vec::new(),
+    }
 }
 
 /// Items of all stages that a schema job has, were every table a concept of its own: the first stage's are those
@@ -56,21 +69,10 @@ pub fn expected_items(
     spec: &JobSpec,
     catalog: &Catalog,
 ) -> Result<Vec<(Stage, Vec<ItemDraft>)>, ExtractError> {
-    let first = first_items(spec, Some(catalog))?;
+    first_items(spec, Some(catalog))?;
     let concepts = Concepts::of_table_names(catalog);
-    let mut stages = Vec::new();
-    let mut items = Some(first);
-    for &stage in spec.task.stages() {
-        let items = items.take().unwrap_or_else(|| match stage {
-            Stage::Relationship => relationship_items(catalog, &concepts),
-            Stage::Attribute => attribute_items(catalog, &concepts),
-            Stage::Concept | Stage::Custom | Stage::Chat => Vec::new(),
-        });
-        if !items.is_empty() {
-            stages.push((stage, items));
-        }
-    }
-    Ok(stages)
+    let items = |stage: &Stage| (*stage, items_of(*stage, catalog, &concepts, &Answered::default()));
+    Ok(spec.task.stages().iter().map(items).filter(|(_, items)| !items.is_empty()).collect())
 }
 
 /// The item of one input of a `custom` or `chat` job: a text, `{"text": …}`, a list of messages, or
@@ -113,11 +115,7 @@ pub fn next_items(
         let items = results.iter().filter(|r| r.draft.stage == Stage::Concept).count();
         return Err(ExtractError::NoConcepts { items });
     }
-    Ok(match next {
-        Stage::Relationship => relationship_items(catalog, &concepts),
-        Stage::Attribute => attribute_items(catalog, &concepts),
-        Stage::Concept | Stage::Custom | Stage::Chat => Vec::new(),
-    })
+    Ok(items_of(next, catalog, &concepts, &Answered::default()))
 }
 
 /// The next stage that has items, with its items; `None` when the job is complete.
@@ -138,24 +136,33 @@ pub fn next_stage(
     Ok(None)
 }
 
-fn concept_items(catalog: &Catalog) -> Vec<ItemDraft> {
-    let bytes: Vec<usize> =
-        catalog.tables.iter().map(|t| describe::table(t).len() + json_bytes(&t.name)).collect();
+fn concept_items(catalog: &Catalog, answered: &Answered) -> Vec<ItemDraft> {
+    let asked: Vec<usize> = (0..catalog.tables.len()).filter(|at| !answered.tables.contains(at)).collect();
+    let place: HashMap<usize, usize> = asked.iter().enumerate().map(|(place, at)| (*at, place)).collect();
+    let bytes: Vec<usize> = asked
+        .iter()
+        .map(|at| &catalog.tables[*at])
+        .map(|t| describe::table(t).len() + json_bytes(&t.name))
+        .collect();
     let mut edges: Vec<(usize, usize)> =
         catalog.keys().iter().filter_map(|k| k.target.as_ref().map(|(to, _)| (k.table, *to))).collect();
     edges.extend(candidate::links(catalog).iter().flatten().map(|link| (link.from.0, link.to.0)));
-    let groups = group::groups(&bytes, &edges);
-    groups.into_iter().map(|tables| Item::Concept(ConceptItem { tables }).into_draft()).collect()
+    let edges: Vec<(usize, usize)> =
+        edges.iter().filter_map(|(from, to)| Some((*place.get(from)?, *place.get(to)?))).collect();
+    let item =
+        |group: Vec<usize>| ConceptItem { tables: group.into_iter().map(|place| asked[place]).collect() };
+    group::groups(&bytes, &edges).into_iter().map(|group| Item::Concept(item(group)).into_draft()).collect()
 }
 
 /// Keys and links of a table stay together as far as the bounds allow; those of small neighbours are joined.
-fn relationship_items(catalog: &Catalog, concepts: &Concepts) -> Vec<ItemDraft> {
+fn relationship_items(catalog: &Catalog, concepts: &Concepts, answered: &Answered) -> Vec<ItemDraft> {
     let known = |at: usize| concepts.of_table(at).is_some();
     let mut keys: Vec<Vec<((usize, usize), usize)>> = vec![Vec::new(); catalog.tables.len()];
     for key in catalog.keys() {
         if let Some((to, _)) = key.target
             && known(key.table)
             && known(to)
+            && !answered.keys.contains(&(key.table, key.index))
         {
             keys[key.table].push(((key.table, key.index), to));
         }
@@ -163,7 +170,7 @@ fn relationship_items(catalog: &Catalog, concepts: &Concepts) -> Vec<ItemDraft> 
     let mut items = Vec::new();
     let mut bundle = Bundle::default();
     for (at, mut links) in candidate::links(catalog).into_iter().enumerate() {
-        links.retain(|link| known(link.from.0) && known(link.to.0));
+        links.retain(|link| known(link.from.0) && known(link.to.0) && !answered.links.contains(link));
         let fits =
             bundle.keys.len() + keys[at].len() <= MAX_KEYS && bundle.links.len() + links.len() <= MAX_KEYS;
         if !fits {
@@ -221,20 +228,34 @@ impl Bundle {
     }
 }
 
-fn attribute_items(catalog: &Catalog, concepts: &Concepts) -> Vec<ItemDraft> {
+fn attribute_items(catalog: &Catalog, concepts: &Concepts, answered: &Answered) -> Vec<ItemDraft> {
     let mut items = Vec::new();
     for (at, table) in catalog.tables.iter().enumerate() {
         let Some(concept) = concepts.of_table(at) else { continue };
-        let parts = table.columns.len().div_ceil(MAX_COLUMNS);
-        for part in 0..parts {
-            let (from, to) = (table.columns.len() * part / parts, table.columns.len() * (part + 1) / parts);
-            for (from, to) in ranges(table, from, to) {
-                let item = AttributeItem { table: at, from, to, concept: concept.to_string() };
-                items.push(Item::Attribute(item).into_draft());
+        for (lo, hi) in unanswered(at, table.columns.len(), answered) {
+            let parts = (hi - lo).div_ceil(MAX_COLUMNS);
+            for part in 0..parts {
+                let (from, to) = (lo + (hi - lo) * part / parts, lo + (hi - lo) * (part + 1) / parts);
+                for (from, to) in ranges(table, from, to) {
+                    let item = AttributeItem { table: at, from, to, concept: concept.to_string() };
+                    items.push(Item::Attribute(item).into_draft());
+                }
             }
         }
     }
     items
+}
+
+/// Ranges of a table's columns that nobody has answered.
+fn unanswered(table: usize, columns: usize, answered: &Answered) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for column in (0..columns).filter(|column| !answered.columns.contains(&(table, *column))) {
+        match runs.last_mut() {
+            Some((_, end)) if *end == column => *end += 1,
+            _ => runs.push((column, column + 1)),
+        }
+    }
+    runs
 }
 
 /// The range, halved until each part is within [`MAX_ITEM_BYTES`] or a single column.

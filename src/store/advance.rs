@@ -1,19 +1,19 @@
 //! From one stage of a job to the next.
 
+use super::carry::{Serving, write_stage};
 use super::finish::{StageDone, lock_job};
-use super::submit::{Cut, ItemRows, Share, insert_chunks, notify_work};
+use super::submit::{ItemRows, Share};
 use super::words::At;
 use super::{Store, StoreError};
 use crate::domain::code::Code;
-use crate::domain::item::ItemDraft;
+use crate::domain::item::StageItems;
 use crate::domain::job::JobSpec;
-use crate::domain::task::Stage;
 
 /// What follows a stage.
 #[derive(Clone, Debug)]
 pub enum NextStage {
-    /// These items. Empty: the stage has nothing to do, and the one after it follows at the next hand-over.
-    Items { stage: Stage, drafts: Vec<ItemDraft> },
+    /// These items. Nothing to run: the stage has ended with it, and the one after it follows at the next hand-over.
+    Items(StageItems),
     /// Nothing more: the job is completed.
     Complete,
     /// The results of the stage cannot be used; the job fails.
@@ -25,7 +25,7 @@ pub enum NextStage {
 pub enum Advanced {
     /// The next stage's items wait.
     Started,
-    /// The next stage has no items; its own successor is to be made now.
+    /// The next stage has nothing to run; its own successor is to be made now.
     Passed(StageDone),
     /// The job has ended: completed after an empty last stage, or failed.
     Ended,
@@ -53,8 +53,8 @@ impl Store {
         let spec: JobSpec = At { table: "jobs", column: "spec", row: &done.job }.json(&row.spec)?;
         let class = At { table: "jobs", column: "class", row: &done.job }.class(row.class)?;
         let weight = At { table: "jobs", column: "weight", row: &done.job }.weight(row.weight)?;
-        let (stage, drafts) = match next {
-            NextStage::Items { stage, drafts } => (stage, drafts),
+        let items = match next {
+            NextStage::Items(items) => items,
             NextStage::Complete => {
                 sqlx::query!(
                     "update jobs set state = 'completed', finished_at = now() where id = $1",
@@ -79,11 +79,11 @@ impl Store {
             }
         };
         let mut rows = ItemRows::new(done.job.0, row.total);
-        for draft in &drafts {
-            rows.push(&mut tx, draft).await?;
-        }
-        let total = rows.finish(&mut tx).await?;
-        let ended = drafts.is_empty() && spec.task.stage_after(stage).is_none();
+        let share = Share { class, weight };
+        let serving = Serving { job: done.job, spec: &spec, share, chunk_items: self.chunk_items };
+        let total = write_stage(&mut tx, &mut rows, serving, &items).await?;
+        let stage = items.stage;
+        let ended = items.drafts.is_empty() && spec.task.stage_after(stage).is_none();
         sqlx::query!(
             "update jobs set stage = $2::text::stage, total = $3,
                     state = case when $4 then 'completed'::job_state else state end,
@@ -94,18 +94,12 @@ impl Store {
             stage.as_str(),
             total,
             ended,
-            drafts.is_empty() && !ended,
+            items.drafts.is_empty() && !ended,
         )
         .execute(&mut *tx)
         .await?;
-        if !drafts.is_empty() {
-            let model = spec.model_of(stage);
-            let cut = Cut { lo: row.total, hi: total, chunk_items: self.chunk_items };
-            insert_chunks(&mut tx, done.job, stage, model, Share { class, weight }, cut).await?;
-            notify_work(&mut tx, model).await?;
-        }
         tx.commit().await?;
-        Ok(match (drafts.is_empty(), ended) {
+        Ok(match (items.drafts.is_empty(), ended) {
             (_, true) => Advanced::Ended,
             (true, false) => Advanced::Passed(StageDone { job: done.job, stage }),
             (false, false) => Advanced::Started,

@@ -37,7 +37,7 @@ impl Store {
                       coalesce(sum(prefix_hit_tokens), 0)::float8 as "hits!",
                       coalesce(sum(output_tokens), 0)::float8 as "output!"
                from (select * from chunks
-                     where model = $1 and state = 'done' and ($2::text is null or stage = $2::text::stage)
+                     where model = $1 and state = 'done' and not carried and ($2::text is null or stage = $2::text::stage)
                      order by id desc limit $3) recent"#,
             model,
             stage.map(Stage::as_str),

@@ -48,6 +48,15 @@ pub struct JobRow {
     pub recent: Option<Recent>,
     /// What of the job's source could not be read. Empty in lists.
     pub left_out: Omissions,
+    /// The job that this one was made from. It may be gone.
+    pub since: Option<JobId>,
+}
+
+impl JobRow {
+    /// Items whose answers come from the earlier job.
+    pub fn carried(&self) -> i64 {
+        self.stages.iter().map(|stage| stage.carried).sum()
+    }
 }
 
 /// What ended of a job within the last minute, or since it went on after a pause, if that is less.
@@ -66,6 +75,8 @@ pub struct StageRow {
     pub model: String,
     pub counts: Counts,
     pub usage: Usage,
+    /// Of those that succeeded: items whose answers come from an earlier job. They are not in `usage`.
+    pub carried: i64,
 }
 
 /// Which jobs a list shows. The default shows all.
@@ -94,6 +105,7 @@ struct RawJob {
     expires_at: Option<DateTime<Utc>>,
     weight: i16,
     retried_at: Option<DateTime<Utc>>,
+    since: Option<Uuid>,
 }
 
 struct RawSum {
@@ -111,6 +123,7 @@ struct RawSum {
     prefix_hit_tokens: i64,
     output_tokens: i64,
     forced_tokens: i64,
+    carried: i64,
 }
 
 impl Store {
@@ -120,7 +133,7 @@ impl Store {
         let row = sqlx::query_as!(
             RawJob,
             r#"select id, tenant, spec::text as "spec!", class, state::text as "state!", stage::text as "stage!",
-                      error_code, error, created_at, started_at, finished_at, expires_at, weight, retried_at
+                      error_code, error, created_at, started_at, finished_at, expires_at, weight, retried_at, since
                from jobs where id = $1"#,
             id.0,
         )
@@ -148,7 +161,7 @@ impl Store {
         let rows = sqlx::query_as!(
             RawJob,
             r#"select id, tenant, spec::text as "spec!", class, state::text as "state!", stage::text as "stage!",
-                      error_code, error, created_at, started_at, finished_at, expires_at, weight, retried_at
+                      error_code, error, created_at, started_at, finished_at, expires_at, weight, retried_at, since
                from jobs
                where ($1::text is null or tenant = $1)
                  and (cardinality($2::text[]) = 0 or state::text = any($2))
@@ -265,7 +278,8 @@ pub(super) async fn read_sums(
                   sum(n_cancelled) as "cancelled!", sum(n_expired) as "expired!",
                   sum(prompt_tokens)::bigint as "prompt_tokens!",
                   sum(prefix_hit_tokens)::bigint as "prefix_hit_tokens!",
-                  sum(output_tokens)::bigint as "output_tokens!", sum(forced_tokens)::bigint as "forced_tokens!"
+                  sum(output_tokens)::bigint as "output_tokens!", sum(forced_tokens)::bigint as "forced_tokens!",
+                  coalesce(sum(n_items) filter (where carried), 0) as "carried!"
            from chunks where job_id = any($1) group by job_id, stage, model order by job_id, chunks.stage, min(id)"#,
         jobs,
     )
@@ -292,6 +306,7 @@ pub(super) async fn read_sums(
                 output_tokens: row.output_tokens.unsigned_abs(),
                 forced_tokens: row.forced_tokens.unsigned_abs(),
             },
+            carried: row.carried,
         });
     }
     Ok(sums)
@@ -379,5 +394,6 @@ fn to_job(row: RawJob, stages: Vec<StageRow>, recent: Option<Recent>) -> Result<
         retried_at: row.retried_at,
         recent,
         left_out: Omissions::default(),
+        since: row.since.map(JobId),
     })
 }

@@ -14,6 +14,7 @@
 pub mod advance;
 pub mod batch;
 pub mod cancel;
+pub mod carry;
 pub mod claim;
 pub mod embedded;
 mod error;
@@ -25,6 +26,7 @@ pub mod history;
 pub mod introspect;
 pub mod job;
 pub mod replica;
+pub mod rerun;
 pub mod rescue;
 pub mod result;
 pub mod retry;

@@ -30,6 +30,8 @@ pub struct ResultRow {
     pub attempts: i16,
     /// Absent for an item that was cancelled or expired.
     pub finished_at: Option<DateTime<Utc>>,
+    /// Whether an earlier job answered it; tokens and times are those of then.
+    pub carried: bool,
 }
 
 /// Which results a reader wants.
@@ -97,6 +99,7 @@ struct RawResult {
     confidence: Option<f32>,
     field_confidence: Option<String>,
     finished_at: DateTime<Utc>,
+    carried: bool,
 }
 
 impl Store {
@@ -208,7 +211,7 @@ async fn read_written(
         r#"select r.seq, i.stage::text as "stage!", i.input::text as "input!", r.outcome::text as "outcome!",
                   r.output::text, r.error_code, r.error, r.attempts, r.prompt_tokens, r.prefix_hit_tokens,
                   r.output_tokens, r.forced_tokens, r.latency_ms, r.confidence, r.field_confidence::text,
-                  r.finished_at
+                  r.finished_at, r.carried
            from results r join items i on i.job_id = r.job_id and i.seq = r.seq
            where r.job_id = $1 and r.seq > $2 and ($4::text is null or r.outcome = $4::outcome)
              and ($5::int is null or r.seq > $5 or r.finished_at > $6)
@@ -240,7 +243,7 @@ async fn read_failed(
         r#"select r.seq, i.stage::text as "stage!", i.input::text as "input!", r.outcome::text as "outcome!",
                   r.output::text, r.error_code, r.error, r.attempts, r.prompt_tokens, r.prefix_hit_tokens,
                   r.output_tokens, r.forced_tokens, r.latency_ms, r.confidence, r.field_confidence::text,
-                  r.finished_at
+                  r.finished_at, r.carried
            from results r join items i on i.job_id = r.job_id and i.seq = r.seq
            where r.job_id = $1 and r.seq > $2 and r.outcome = 'failed'
              and ($4::int is null or r.seq > $4 or r.finished_at > $5)
@@ -295,6 +298,7 @@ async fn read_unwritten(
                 confidence: None,
                 attempts: 0,
                 finished_at: None,
+                carried: false,
             })
         })
         .collect()
@@ -328,6 +332,7 @@ fn to_result(job: JobId, row: RawResult) -> Result<ResultRow, StoreError> {
         confidence: confidence(row.confidence, row.field_confidence.as_deref(), &place)?,
         attempts: row.attempts,
         finished_at: Some(row.finished_at),
+        carried: row.carried,
     })
 }
 

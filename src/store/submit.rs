@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::words::to_json;
 use super::{CHANNEL_WORK, Store, StoreError};
+use crate::domain::basis::Basis;
 use crate::domain::catalog::Catalog;
 use crate::domain::code::Code;
 use crate::domain::id::JobId;
@@ -29,6 +30,8 @@ pub struct NewJob {
     pub tenant: String,
     pub spec: JobSpec,
     pub catalog: Option<Catalog>,
+    /// Of a job that reads a catalog, so that another can be made from it.
+    pub basis: Option<Basis>,
     pub class: Class,
     /// Share among the jobs of its class, in percent of an ordinary one's.
     pub weight: Weight,
@@ -50,16 +53,18 @@ pub struct Submitted {
 
 /// An open submission. Dropped before [`Submission::commit`], it leaves nothing behind.
 pub struct Submission {
-    tx: Transaction<'static, Postgres>,
-    job: NewJob,
+    pub(super) tx: Transaction<'static, Postgres>,
+    pub(super) job: NewJob,
     /// Set when the key was met before: what is pushed is dropped, only the hash counts.
-    earlier: Option<Earlier>,
-    rows: ItemRows,
+    pub(super) earlier: Option<Earlier>,
+    pub(super) rows: ItemRows,
+    /// Whether its items are in chunks already, which is so of a job made from another.
+    pub(super) has_chunks: bool,
     /// Up to where in the order of pushes which model serves; empty: the job's own serves all.
     served: Vec<(i32, String)>,
     failures: Failures,
     left_out: Omissions,
-    chunk_items: i32,
+    pub(super) chunk_items: i32,
 }
 
 /// Items that ended as they came in: where in the order of pushes they begin, and those that are not written.
@@ -70,7 +75,7 @@ struct Failures {
     messages: Vec<String>,
 }
 
-struct Earlier {
+pub(super) struct Earlier {
     job: JobId,
     request_hash: Option<Vec<u8>>,
 }
@@ -95,7 +100,7 @@ impl Submission {
             if insert_job(&mut tx, &job).await? { None } else { Some(find_earlier(&mut tx, &job).await?) };
         let rows = ItemRows::new(job.id.0, 0);
         let (served, failures, left_out) = (Vec::new(), Failures::default(), Omissions::default());
-        Ok(Self { tx, job, earlier, rows, served, failures, left_out, chunk_items })
+        Ok(Self { tx, job, earlier, rows, has_chunks: false, served, failures, left_out, chunk_items })
     }
 
     pub fn job(&self) -> JobId {
@@ -190,6 +195,9 @@ impl Submission {
         if !self.left_out.is_empty() {
             set_left_out(&mut self.tx, self.job.id, &self.left_out).await?;
         }
+        if self.has_chunks {
+            return Ok(());
+        }
         let stage = first_stage(&self.job.spec);
         let share = Share { class: self.job.class, weight: self.job.weight };
         let failed_from = self.failures.from.unwrap_or(total);
@@ -277,10 +285,12 @@ impl ItemRows {
 async fn insert_job(tx: &mut PgConnection, job: &NewJob) -> Result<bool, StoreError> {
     let spec = to_json(&job.spec);
     let catalog = job.catalog.as_ref().map(to_json);
+    let basis = job.basis.as_ref().map(to_json);
     let inserted = sqlx::query!(
         "insert into jobs (id, tenant, task, spec, catalog, class, stage, idempotency_key, request_hash, expires_at,
-                           weight)
-         values ($1, $2, $3::text::task, $4::text::json, $5::text::json, $6, $7::text::stage, $8, $9, $10, $11)
+                           weight, basis)
+         values ($1, $2, $3::text::task, $4::text::json, $5::text::json, $6, $7::text::stage, $8, $9, $10, $11,
+                 $12::text::json)
          on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing",
         job.id.0,
         job.tenant,
@@ -293,6 +303,7 @@ async fn insert_job(tx: &mut PgConnection, job: &NewJob) -> Result<bool, StoreEr
         job.idempotency_key.as_ref().and(job.request_hash.as_deref()),
         job.expires_at,
         job.weight.percent(),
+        basis,
     )
     .execute(tx)
     .await?;

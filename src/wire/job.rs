@@ -33,6 +33,12 @@ pub struct Job {
     /// When failed items were last sent back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retried_at: Option<DateTime<Utc>>,
+    /// The job that this one was made from. It may be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Uuid>,
+    /// Of the items that succeeded: those whose answers were carried over from that job. They took no tokens here.
+    #[serde(default, skip_serializing_if = "is_no_item")]
+    pub carried: i64,
     /// Items of all stages made so far; a later stage's items appear when the stage before has ended.
     pub counts: Counts,
     pub stages: Vec<StageProgress>,
@@ -55,6 +61,10 @@ pub struct Job {
 }
 
 fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+fn is_no_item(n: &i64) -> bool {
     *n == 0
 }
 
@@ -111,6 +121,9 @@ pub struct StageProgress {
     /// Whether the stage's items exist already.
     pub begun: bool,
     pub counts: Counts,
+    /// Of the items that succeeded: those carried over from an earlier job.
+    #[serde(default, skip_serializing_if = "is_no_item")]
+    pub carried: i64,
 }
 
 /// Token counts, summed over ended items.

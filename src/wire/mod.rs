@@ -8,6 +8,7 @@
 //! - Words (states, tasks, codes) are the domain's own, in snake_case.
 
 pub mod depth;
+pub mod difference;
 pub mod estimate;
 pub mod health;
 pub mod job;

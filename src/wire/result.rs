@@ -45,6 +45,9 @@ pub struct ItemResult {
     pub attempts: i16,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<DateTime<Utc>>,
+    /// Whether the answer was carried over from the job named by `since`: tokens and times are those of then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub carried: bool,
 }
 
 /// Why an item failed.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
 
 use crate::domain;
 use crate::domain::job::Class;
@@ -55,6 +56,11 @@ pub struct JobRequest {
     /// One document that holds all inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// Of schema tasks: an earlier job that has ended and was asked the same, that is with the same task, models and
+    /// generation options. Its answers about tables that have not changed are carried over, and only the rest is
+    /// asked. Read `/v1/jobs/{id}/difference` afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Uuid>,
 }
 
 /// A document that inputs are read from.
@@ -188,6 +194,9 @@ pub struct StreamQuery {
     pub min_p: Option<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Of schema tasks: the earlier job whose answers are carried over where nothing has changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Uuid>,
 }
 
 /// What the header [`IDEMPOTENCY_KEY`] may hold, in bytes of visible ASCII.

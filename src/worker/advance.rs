@@ -4,10 +4,10 @@ use tokio::sync::mpsc;
 
 use super::context::{Contexts, JobContext};
 use crate::domain::id::JobId;
-use crate::domain::item::ItemDraft;
+use crate::domain::item::{Carried, ItemDraft, StageItems};
 use crate::domain::task::Stage;
-use crate::extract::ExtractError;
-use crate::extract::pipeline::{self, Finished};
+use crate::extract::pipeline::Finished;
+use crate::extract::since;
 use crate::queue::ended;
 use crate::shutdown::Shutdown;
 use crate::store::advance::{Advanced, NextStage};
@@ -40,7 +40,11 @@ async fn advance(store: &Store, contexts: &Contexts, mut done: StageDone) -> Res
     let Some(context) = contexts.get(done.job).await? else { return Ok(()) };
     let finished = finished_items(store, done.job).await?;
     loop {
-        let next = next(&context, done.stage, &finished);
+        let carried = match context.spec.task.stage_after(done.stage) {
+            Some(after) => store.carried(done.job, after).await?,
+            None => Vec::new(),
+        };
+        let next = next(&context, done.stage, &finished, carried);
         let advanced = store.advance(done, next).await?;
         tracing::info!(job = %done.job, stage = %done.stage, ?advanced, "stage done");
         match advanced {
@@ -69,14 +73,12 @@ pub async fn finished_items(store: &Store, job: JobId) -> Result<Vec<Finished>, 
     }
 }
 
-/// What follows `stage`, all of whose items have ended.
-fn next(context: &JobContext, stage: Stage, finished: &[Finished]) -> NextStage {
-    let fail = |error: &ExtractError| NextStage::Fail { code: error.code(), message: error.to_string() };
-    let (Some(catalog), Some(after)) = (&context.catalog, context.spec.task.stage_after(stage)) else {
-        return NextStage::Items { stage, drafts: Vec::new() };
-    };
-    match pipeline::next_items(&context.spec, catalog, stage, finished) {
-        Ok(drafts) => NextStage::Items { stage: after, drafts },
-        Err(error) => fail(&error),
+/// What follows `stage`, all of whose items have ended; `carried` is what an earlier job answered of it.
+fn next(context: &JobContext, stage: Stage, finished: &[Finished], carried: Vec<Carried>) -> NextStage {
+    let nothing = || NextStage::Items(StageItems { stage, carried: Vec::new(), drafts: Vec::new() });
+    let Some(catalog) = &context.catalog else { return nothing() };
+    match since::next_stage(&context.spec, catalog, stage, finished, carried) {
+        Ok(items) => items.map_or_else(nothing, NextStage::Items),
+        Err(error) => NextStage::Fail { code: error.code(), message: error.to_string() },
     }
 }

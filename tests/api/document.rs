@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::harness::start;
 
 /// Paths of DESIGN's table that this service has to have.
-const PATHS: [(&str, &str); 41] = [
+const PATHS: [(&str, &str); 42] = [
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs"),
     ("get", "/v1/jobs/{id}"),
@@ -17,6 +17,7 @@ const PATHS: [(&str, &str); 41] = [
     ("get", "/v1/jobs/{id}/results"),
     ("get", "/v1/jobs/{id}/schema"),
     ("get", "/v1/jobs/{id}/export"),
+    ("get", "/v1/jobs/{id}/difference"),
     ("post", "/v1/jobs/estimate"),
     ("get", "/v1/jobs/{id}/events"),
     ("get", "/v1/jobs/{id}/errors"),

@@ -12,8 +12,9 @@ use adit::extract::pipeline::{self, Finished};
 use adit::extract::{item::Item, prompt};
 use serde_json::{Value, json};
 
+use crate::answers::instance;
 use crate::catalogs;
-use crate::pipeline::{instance, spec};
+use crate::pipeline::spec;
 
 /// An answer's text with one free choice in each value of `field` and one closed choice in each `type` and `kind`.
 fn decisions(text: &str, sure: &[(&str, f32, u32)]) -> Vec<Decision> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use adit::domain::catalog::Catalog;
 use adit::domain::code::Code;
 use adit::domain::fact::{DataModel, Reason, Source};
-use adit::domain::item::{ItemDraft, Outcome};
+use adit::domain::item::Outcome;
 use adit::domain::job::{Generation, JobSpec};
 use adit::domain::task::{Stage, Task};
 use adit::extract::item::Item;
@@ -14,6 +14,7 @@ use adit::extract::{answer, prompt, schema};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::answers::{answered, instance};
 use crate::catalogs;
 
 pub fn spec(task: Task) -> JobSpec {
@@ -25,53 +26,6 @@ pub fn spec(task: Task) -> JobSpec {
         generation: Generation::default(),
         review_below: None,
     }
-}
-
-/// Walks a schema and makes an answer; `seed` decides what is free.
-pub fn instance(schema: &Value, seed: &mut u64) -> Value {
-    *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-    let pick = (*seed >> 33) as usize;
-    if let Some(value) = schema.get("const") {
-        return value.clone();
-    }
-    if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-        return values[pick % values.len()].clone();
-    }
-    match schema["type"].as_str().unwrap() {
-        "string" => {
-            let texts =
-                ["", "Customer", "  two\n words ", "\"q\\uote\u{1}", "日本語の説明", "!!", &"x".repeat(300)];
-            json!(texts[pick % texts.len()])
-        }
-        "object" => {
-            let properties = schema["properties"].as_object().unwrap();
-            Value::Object(properties.iter().map(|(k, v)| (k.clone(), instance(v, seed))).collect())
-        }
-        "array" => {
-            let fixed = schema.get("prefixItems").and_then(Value::as_array).cloned().unwrap_or_default();
-            let most = schema["maxItems"].as_u64().unwrap() as usize;
-            let mut list: Vec<Value> = fixed.iter().map(|s| instance(s, seed)).collect();
-            while list.len() < most && schema["items"].is_object() {
-                list.push(instance(&schema["items"], seed));
-            }
-            Value::Array(list)
-        }
-        other => panic!("{other}"),
-    }
-}
-
-fn answered(spec: &JobSpec, catalog: &Catalog, draft: &ItemDraft, seed: &mut u64) -> Value {
-    let prompt = prompt::prompt(spec, Some(catalog), draft).unwrap();
-    let text = instance(prompt.schema.as_ref().unwrap(), seed).to_string();
-    let result = answer::check(spec, Some(catalog), draft, &text, None).unwrap().output;
-    let schema = schema::result_schema(spec, Some(catalog), draft).unwrap();
-    jsonschema::draft202012::meta::validate(&schema).unwrap();
-    jsonschema::draft202012::meta::validate(prompt.schema.as_ref().unwrap()).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
-    if let Err(error) = validator.validate(&result) {
-        panic!("{error} at {}\n{result:#}", error.instance_path());
-    }
-    result
 }
 
 /// Runs a job with made-up answers; items whose number `fails` names end without one.

@@ -1,7 +1,7 @@
 //! Claims and fences by hand, without workers: every order of events that a race could take.
 
 use adit::domain::id::WorkerId;
-use adit::domain::item::{ItemDraft, NewResult, Outcome, OutcomeKind};
+use adit::domain::item::{ItemDraft, NewResult, Outcome, OutcomeKind, StageItems};
 use adit::domain::job::JobState;
 use adit::domain::task::{Stage, Task};
 use adit::store::StoreError;
@@ -201,7 +201,7 @@ async fn exactly_one_caller_learns_that_a_stage_is_done() {
     assert!(store.take_over_stages(60_000).await.unwrap().is_empty());
     assert_eq!(store.take_over_stages(0).await.unwrap(), [done]);
     let drafts = vec![ItemDraft { stage: Stage::Relationship, input: json!(1) }; 3];
-    let next = NextStage::Items { stage: Stage::Relationship, drafts };
+    let next = NextStage::Items(StageItems { stage: Stage::Relationship, carried: Vec::new(), drafts });
     assert_eq!(store.advance(done, next.clone()).await.unwrap(), Advanced::Started);
     assert_eq!(store.advance(done, next).await.unwrap(), Advanced::Stale);
     let row = store.job(job).await.unwrap().unwrap();

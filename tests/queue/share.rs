@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use adit::domain::id::WorkerId;
+use adit::domain::item::StageItems;
 use adit::domain::job::{Class, Weight};
 use adit::domain::lease::ItemRange;
 use adit::domain::task::{Stage, Task};
@@ -94,7 +95,13 @@ async fn a_later_stage_keeps_the_jobs_weight() {
     let finish = Finish { claim: &first, results: &ended, again: &[], again_after_ms: 0 };
     let Finished::StageDone(done) = store.finish(&finish).await.unwrap() else { panic!("the stage is done") };
     let drafts = vec![ItemDraft { stage: Stage::Relationship, input: json!(1) }; 3];
-    store.advance(done, NextStage::Items { stage: Stage::Relationship, drafts }).await.unwrap();
+    store
+        .advance(
+            done,
+            NextStage::Items(StageItems { stage: Stage::Relationship, carried: Vec::new(), drafts }),
+        )
+        .await
+        .unwrap();
     let times: Vec<i64> =
         sqlx::query_scalar("select vtime from chunks where job_id = $1 and state = 'ready' order by lo")
             .bind(job.0)

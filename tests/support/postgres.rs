@@ -173,6 +173,7 @@ pub fn new_job(task: Task) -> NewJob {
             review_below: None,
         },
         catalog: None,
+        basis: None,
         class: Class::Normal,
         weight: Default::default(),
         idempotency_key: None,

@@ -5,6 +5,7 @@ use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 
+use super::since;
 use super::source::Inputs;
 use super::submit::{check, inputs_of, singles};
 use crate::api::body;
@@ -12,7 +13,6 @@ use crate::api::problem::ApiError;
 use crate::api::state::State;
 use crate::domain::model::{ModelState, ModelStatus};
 use crate::domain::task::Stage;
-use crate::extract::pipeline;
 use crate::wire::estimate::{Estimate, StageEstimate};
 use crate::wire::submit::JobRequest;
 use crate::worker::estimate::{self as count, Asked};
@@ -37,7 +37,7 @@ pub async fn estimate_job(
     let (inputs, left_out) = inputs_of(&state, &options, request)?;
     let (catalog, stages) = match inputs {
         Inputs::Catalog(catalog) => {
-            let stages = pipeline::expected_items(&options.spec, &catalog)?;
+            let stages = since::expected_items(&state, &options, &catalog).await?;
             (Some(catalog), stages)
         }
         Inputs::Singles(inputs) => {

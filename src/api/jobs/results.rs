@@ -97,6 +97,7 @@ fn result_view(row: ResultRow, with_input: bool) -> ItemResult {
         latency_ms: i64::from(row.latency_ms),
         attempts: row.attempts,
         finished_at: row.finished_at,
+        carried: row.carried,
     }
 }
 

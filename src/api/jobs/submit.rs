@@ -9,7 +9,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::source::{self, Inputs};
-use super::view;
+use super::{since, view};
 use crate::api::body::{self, BodyKind, Lines, Params};
 use crate::api::problem::ApiError;
 use crate::api::state::{State, TENANT};
@@ -21,6 +21,7 @@ use crate::domain::item::ItemDraft;
 use crate::domain::omission::Omissions;
 use crate::extract::pipeline;
 use crate::extract::source::{Sieve, SourceError, settle};
+use crate::queue::ended;
 use crate::store::submit::{NewJob, Submission, Submitted};
 use crate::telemetry::metric::{self, Metric};
 use crate::wire;
@@ -76,19 +77,19 @@ async fn submit_document(
     let options = check(state, &request)?;
     let hash = digest(b"json\0", &request);
     let (inputs, left_out) = inputs_of(state, &options, request)?;
-    let catalog = match &inputs {
-        Inputs::Catalog(catalog) => Some(catalog.clone()),
-        Inputs::Singles(_) => None,
-    };
-    let drafts = drafts_of(&options, inputs)?;
-    options.check_count(drafts.len() as u64, limits)?;
-
     let _permit = state.open_submission().await?;
-    let job = new_job(&options, catalog, key, Some(hash));
-    let mut submission = state.store.submit_begin(job).await?;
-    for draft in drafts {
-        submission.push(draft).await?;
-    }
+    let mut submission = match inputs {
+        Inputs::Catalog(catalog) => push_catalog(state, &options, key, Some(hash), catalog).await?,
+        Inputs::Singles(inputs) => {
+            let drafts = singles(&options, inputs)?;
+            options.check_count(drafts.len() as u64, limits)?;
+            let mut submission = state.store.submit_begin(new_job(&options, key, Some(hash))).await?;
+            for draft in drafts {
+                submission.push(draft).await?;
+            }
+            submission
+        }
+    };
     submission.set_left_out(left_out.clone());
     Ok(Done { submitted: submission.commit().await?, options, left_out })
 }
@@ -134,7 +135,7 @@ async fn push_singles(
     sieve: &mut Sieve,
 ) -> Result<Submission, ApiError> {
     let limits = &state.settings.limits;
-    let mut submission = state.store.submit_begin(new_job(options, None, key, None)).await?;
+    let mut submission = state.store.submit_begin(new_job(options, key, None)).await?;
     let mut items = 0;
     while let Some((number, line)) = lines.next().await? {
         let draft = parse_line(number, line, limits.max_json_depth).and_then(|input| {
@@ -187,13 +188,19 @@ async fn push_tables(
     let catalog = settle(Catalog { tables }, sieve, |at, _| (numbers[at], 1))
         .map_err(|error| on_line(error.line, Code::InvalidInput, &error.message))?;
     some_inputs(catalog.tables.len() as u64)?;
-    let drafts = pipeline::first_items(&options.spec, Some(&catalog))?;
-    options.check_count(drafts.len() as u64, limits)?;
-    let mut submission = state.store.submit_begin(new_job(options, Some(catalog), key, None)).await?;
-    for draft in drafts {
-        submission.push(draft).await?;
-    }
-    Ok(submission)
+    push_catalog(state, options, key, None, catalog).await
+}
+
+async fn push_catalog(
+    state: &State,
+    options: &Options,
+    key: Option<String>,
+    request_hash: Option<Vec<u8>>,
+    catalog: Catalog,
+) -> Result<Submission, ApiError> {
+    let basis = Some(since::basis(state, &options.spec)?);
+    let job = NewJob { catalog: Some(catalog.clone()), basis, ..new_job(options, key, request_hash) };
+    since::open(state, options, job, &catalog).await
 }
 
 /// A line that cannot be read ends the stream, or is listed where the client asked for that.
@@ -248,13 +255,6 @@ fn some_inputs(count: u64) -> Result<(), ApiError> {
     }
 }
 
-fn drafts_of(options: &Options, inputs: Inputs) -> Result<Vec<ItemDraft>, ApiError> {
-    match inputs {
-        Inputs::Catalog(catalog) => Ok(pipeline::first_items(&options.spec, Some(&catalog))?),
-        Inputs::Singles(inputs) => singles(options, inputs),
-    }
-}
-
 /// Items of texts or messages.
 pub(super) fn singles(options: &Options, inputs: Vec<Value>) -> Result<Vec<ItemDraft>, ApiError> {
     some_inputs(inputs.len() as u64)?;
@@ -266,17 +266,13 @@ pub(super) fn singles(options: &Options, inputs: Vec<Value>) -> Result<Vec<ItemD
     inputs.into_iter().enumerate().map(|(at, input)| place(at, input)).collect()
 }
 
-fn new_job(
-    options: &Options,
-    catalog: Option<Catalog>,
-    idempotency_key: Option<String>,
-    request_hash: Option<Vec<u8>>,
-) -> NewJob {
+fn new_job(options: &Options, idempotency_key: Option<String>, request_hash: Option<Vec<u8>>) -> NewJob {
     NewJob {
         id: JobId::new(),
         tenant: TENANT.into(),
         spec: options.spec.clone(),
-        catalog,
+        catalog: None,
+        basis: None,
         class: options.class,
         weight: options.weight,
         idempotency_key,
@@ -301,7 +297,11 @@ async fn answer(state: &State, done: Done) -> Result<Response, ApiError> {
             if submitted.created {
                 let task = row.spec.task.as_str();
                 metric::count(Metric::JobsSubmitted, &[("task", task)], 1);
-                metric::count(Metric::ItemsSubmitted, &[("task", task)], row.counts.total.unsigned_abs());
+                let items = (row.counts.total - row.carried()).unsigned_abs();
+                metric::count(Metric::ItemsSubmitted, &[("task", task)], items);
+                if row.state.is_final() {
+                    ended::tell(&state.store, row.id).await;
+                }
             }
             view::job(row, &view::Facts::gather(state).await)
         }

@@ -54,6 +54,8 @@ pub fn job(row: JobRow, facts: &Facts) -> Job {
         finished_at: row.finished_at,
         expires_at: row.expires_at,
         retried_at: row.retried_at,
+        since: row.since.map(|job| job.0),
+        carried: row.carried(),
         counts: row.counts.into(),
         usage: row.usage.into(),
         throughput: throughput(&row, facts.now, can_run(&stages, facts)),
@@ -76,13 +78,14 @@ fn progress(row: &JobRow, stage: Stage) -> Vec<StageProgress> {
             model: begun.model.clone(),
             begun: true,
             counts: begun.counts.into(),
+            carried: begun.carried,
         })
         .collect();
     if !begun.is_empty() {
         return begun;
     }
     let model = row.spec.model_of(stage).to_string();
-    vec![StageProgress { stage, model, begun: false, counts: Counts::default() }]
+    vec![StageProgress { stage, model, begun: false, counts: Counts::default(), carried: 0 }]
 }
 
 /// A job that is committed but could not be read back.
@@ -92,6 +95,7 @@ pub fn unread(id: JobId, options: &Options, left_out: Omissions, now: DateTime<U
         model: options.spec.model_of(*stage).to_string(),
         begun: false,
         counts: Counts::default(),
+        carried: 0,
     };
     Job {
         id: id.0,
@@ -105,6 +109,8 @@ pub fn unread(id: JobId, options: &Options, left_out: Omissions, now: DateTime<U
         finished_at: None,
         expires_at: options.expires_at,
         retried_at: None,
+        since: options.since.map(|job| job.0),
+        carried: 0,
         counts: Counts::default(),
         stages: options.spec.task.stages().iter().map(stage).collect(),
         usage: Usage::default(),
@@ -125,7 +131,7 @@ fn can_run(stages: &[StageProgress], facts: &Facts) -> bool {
 }
 
 fn throughput(row: &JobRow, now: DateTime<Utc>, can_run: bool) -> Option<Throughput> {
-    let ended = row.counts.succeeded + row.counts.failed;
+    let ended = row.counts.succeeded + row.counts.failed - row.carried();
     if ended == 0 {
         return None;
     }
@@ -240,7 +246,13 @@ mod tests {
             stage: Stage::Concept,
             counts,
             usage,
-            stages: vec![StageRow { stage: Stage::Concept, model: "concept".into(), counts, usage }],
+            stages: vec![StageRow {
+                stage: Stage::Concept,
+                model: "concept".into(),
+                counts,
+                usage,
+                carried: 0,
+            }],
             failure: None,
             created_at: at(0),
             started_at: Some(at(1_000)),
@@ -254,6 +266,7 @@ mod tests {
                 output_tokens: 50.0,
             }),
             left_out: Omissions::default(),
+            since: None,
         }
     }
 

@@ -40,6 +40,7 @@ fn request(task: Task, format: Format, text: String, model: Option<&str>) -> Job
         review_below: None,
         inputs: None,
         source: Some(Source { format, text, dialect: None, lenient: false }),
+        since: None,
     }
 }
 

@@ -44,6 +44,7 @@ pub fn request(workload: &Workload, model: Option<&str>) -> JobRequest {
         review_below: None,
         inputs: Some(inputs),
         source: None,
+        since: None,
     }
 }
 

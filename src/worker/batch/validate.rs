@@ -94,6 +94,7 @@ fn job_of(due: &ToValidate) -> NewJob {
             review_below: None,
         },
         catalog: None,
+        basis: None,
         class: Class::Normal,
         weight: Default::default(),
         idempotency_key: None,

@@ -65,7 +65,8 @@ function facts(job) {
     ["failed items sent back", job.retried_at],
   ];
   const known = times.filter(([, time]) => time).map(([what, time]) => `${what} ${moment(time)}`);
-  return [...known, job.class, ...(job.weight === 100 ? [] : [`share ${job.weight} %`])];
+  const carried = job.since ? [`made from ${shortId(job.since)}, ${plural(job.carried ?? 0, "item")} carried over`] : [];
+  return [...known, ...carried, job.class, ...(job.weight === 100 ? [] : [`share ${job.weight} %`])];
 }
 
 export function waiting(job, isFresh) {
