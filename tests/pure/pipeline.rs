@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use adit::domain::catalog::Catalog;
 use adit::domain::code::Code;
 use adit::domain::fact::{DataModel, Reason, Source};
-use adit::domain::item::{ItemDraft, Outcome};
+use adit::domain::item::Outcome;
 use adit::domain::job::{Generation, JobSpec};
 use adit::domain::task::{Stage, Task};
 use adit::extract::item::Item;
