@@ -218,18 +218,15 @@ async fn the_earlier_job_is_held_until_the_submission_ends_and_a_dropped_one_lea
     let mut submission = store.submit_begin(new_job(Task::DataModel)).await.unwrap();
     assert!(submission.hold(JobId::new()).await.unwrap().is_none());
     submission.hold(earlier).await.unwrap().unwrap();
-    let deleting = tokio::spawn({
-        let store = store.clone();
-        async move { store.delete(earlier).await }
-    });
+    let mut deleting = Box::pin(store.delete(earlier));
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut deleting).await.is_err());
     let stage =
         StageItems { stage: Stage::Concept, carried: vec![carried(Stage::Concept, 0)], drafts: Vec::new() };
     let all = [carried(Stage::Concept, 0), carried(Stage::Relationship, 5)];
     submission.write_rerun(&rerun(earlier), &all, &[stage]).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(!deleting.is_finished());
+    assert!(tokio::time::timeout(Duration::from_millis(100), &mut deleting).await.is_err());
     drop(submission);
-    deleting.await.unwrap().unwrap();
+    deleting.await.unwrap();
     for table in ["jobs", "items", "results", "chunks", "reruns", "carried"] {
         assert_eq!(count(&store, table).await, 0, "{table}");
     }
