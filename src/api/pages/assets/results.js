@@ -25,6 +25,10 @@ const OUTCOMES = ["succeeded", "failed", "cancelled", "expired"];
 /** A page of a running job is read again no more often than this. */
 const EVERY_MS = 1500;
 
+/** A number that was read as it was written, to be reckoned with. */
+const reckoned = (number) => Number(number?.rawJSON ?? number);
+const sure = (confidence) => percent(reckoned(confidence));
+
 /** Lives in `parent`. `look(job, query)` reads the page again if something ended since. */
 export function results(parent, id) {
   let page = null;
@@ -169,7 +173,7 @@ export function results(parent, id) {
         result.attempts ? duration(result.latency_ms / 1000) : "–",
       ),
       h("td", { class: "number" }, count(result.usage.output_tokens)),
-      h("td", { class: "number" }, result.confidence === undefined ? "–" : percent(result.confidence)),
+      h("td", { class: "number" }, result.confidence === undefined ? "–" : sure(result.confidence)),
       h(
         "td",
         { class: "glimpse" },
@@ -217,8 +221,8 @@ export function results(parent, id) {
   }
 
   /** How sure the model was of each value of an answer, least sure first. */
-  function fields(sure) {
-    const list = Object.entries(sure).sort((a, b) => a[1] - b[1]);
+  function fields(byPointer) {
+    const list = Object.entries(byPointer).sort((a, b) => reckoned(a[1]) - reckoned(b[1]));
     return h(
       "details",
       null,
@@ -226,7 +230,7 @@ export function results(parent, id) {
       h(
         "ul",
         null,
-        list.map(([pointer, one]) => h("li", { key: pointer }, h("code", null, pointer || "/"), ` ${percent(one)}`)),
+        list.map(([pointer, one]) => h("li", { key: pointer }, h("code", null, pointer || "/"), ` ${sure(one)}`)),
       ),
     );
   }
