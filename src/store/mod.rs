@@ -24,6 +24,7 @@ pub mod finish;
 pub mod history;
 pub mod introspect;
 pub mod job;
+pub mod outlook;
 pub mod replica;
 pub mod rescue;
 pub mod result;

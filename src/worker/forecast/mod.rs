@@ -1,0 +1,20 @@
+//! When jobs will end: measured rates, the work ahead in the queue, stages to come, and loads that go on.
+//!
+//! Pure but for [`outlook`] and [`sketch`], which read the database, the engines and the models' states into a
+//! [`world::World`]: [`work`] says what an item takes, [`cost`] what an engine's steps cost, [`simulate`] plays queue
+//! and engines forward, [`record`] bounds the result by how far off earlier ones were. What is not known is said to
+//! be unknown, with its reason; nothing is invented. Jobs that come later are not foreseen: what they usually do to
+//! a forecast is in its record.
+
+pub mod cost;
+mod engines;
+pub mod outlook;
+pub mod record;
+mod scene;
+pub mod simulate;
+mod sketch;
+pub mod told;
+pub mod work;
+pub mod world;
+
+pub use outlook::Outlook;

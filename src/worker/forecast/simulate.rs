@@ -1,0 +1,397 @@
+//! When each job will end: the queue and the engines played forward as fluids.
+//!
+//! What is modelled is what the service does. Work is claimed model by model, a bundle at a time, in the order of
+//! class, virtual time and age, with small express bundles for jobs of which nothing is in hand
+//! (`queue::backend`, `store::claim`). What is in hand shares the engine: a higher class first, and within it each
+//! job the same number of tokens, within the bounds on sequences and KV. With k sequences of which each takes S
+//! steps and R rows, a step lasts `step_s + row_s · kR/S` and k/S items end in it. A stage begins when all items
+//! of the one before have ended.
+//!
+//! Not modelled: jobs that are yet to come, and items that will fail and be tried again.
+
+use super::world::{Claims, Engine, Item, Part, World};
+
+/// Turns of the simulation per job beyond which bundles are made larger, so that its cost has a bound.
+const MAX_CLAIMS: f64 = 1_000.0;
+/// Turns after which it is given up: nothing is told rather than something false.
+const MAX_TURNS: usize = 50_000;
+/// Less than this of an item is none.
+const NOTHING: f64 = 1e-6;
+/// Virtual time of one item of weight 1 (percent), as the store counts it.
+const VTIME_OF_ITEM: f64 = 100_000.0;
+
+/// Seconds until the end of each stage of each job, in the order of `world.jobs`; `None` where it has none that
+/// could be told.
+pub fn simulate(world: &World) -> Vec<Vec<Option<f64>>> {
+    let mut play = Play::new(world);
+    for _ in 0..MAX_TURNS {
+        play.claim();
+        let rates = play.rates();
+        if !play.pass(&rates) {
+            break;
+        }
+    }
+    play.tell()
+}
+
+/// One stage of a job at one model, at work.
+struct Flow {
+    job: usize,
+    lane: usize,
+    item: Item,
+    waiting: f64,
+    vtime: i64,
+    /// Left of the chunk that is next in line.
+    chunk: f64,
+    in_hand: f64,
+    /// Of those, the ones of an express claim.
+    express: f64,
+    /// Most that were in hand since the last claim: as many sequences may run to the end.
+    peak: f64,
+}
+
+struct Play<'a> {
+    world: &'a World,
+    now: f64,
+    flows: Vec<Flow>,
+    /// By job: the stage at work.
+    stage: Vec<usize>,
+    ends: Vec<Vec<Option<f64>>>,
+    /// By lane: items of a bundle.
+    budget: Vec<f64>,
+    /// By lane: what an item of unknown size is taken for, in this lane's engine.
+    usual: Vec<Option<Item>>,
+}
+
+impl<'a> Play<'a> {
+    fn new(world: &'a World) -> Self {
+        let usual: Vec<Option<Item>> = world.lanes.iter().map(|lane| usual_item(world, lane.engine)).collect();
+        let budget = (0..world.lanes.len()).map(|lane| budget(world, lane, usual[lane])).collect();
+        let ends = world.jobs.iter().map(|job| vec![None; job.stages.len()]).collect();
+        let mut play = Self {
+            world,
+            now: 0.0,
+            flows: Vec::new(),
+            stage: vec![0; world.jobs.len()],
+            ends,
+            budget,
+            usual,
+        };
+        for job in 0..world.jobs.len() {
+            play.begin_stage(job, true);
+        }
+        play
+    }
+
+    /// Makes the flows of a job's stage; stages without items end at once.
+    fn begin_stage(&mut self, job: usize, is_first: bool) {
+        let world = self.world;
+        while let Some(parts) = world.jobs[job].stages.get(self.stage[job]) {
+            for part in parts.iter().filter(|part| part.open() > NOTHING) {
+                let flow = self.flow(job, part, is_first);
+                self.flows.push(flow);
+            }
+            if self.flows.iter().any(|flow| flow.job == job) {
+                return;
+            }
+            self.ends[job][self.stage[job]] = Some(self.now);
+            self.stage[job] += 1;
+        }
+    }
+
+    fn flow(&self, job: usize, part: &Part, is_first: bool) -> Flow {
+        // a stage joins where the queue of its model and class stands
+        let class = self.world.jobs[job].class;
+        let joins = || {
+            let queue = self.flows.iter().filter(|flow| flow.lane == part.lane && flow.waiting > NOTHING);
+            queue.filter(|flow| self.class(flow) == class).map(|flow| flow.vtime).min().unwrap_or(0)
+        };
+        let vtime = part.vtime.filter(|_| is_first).unwrap_or_else(joins);
+        // the simulation goes on with something, but tells nothing of a job whose work is unknown
+        let something = Item { rows: 1.0, steps: 1.0, held: 1.0, charge: 1.0 };
+        let item = part.item.or(self.usual[part.lane]).unwrap_or(something);
+        let chunk = if part.chunk > 0.0 { part.chunk } else { self.world.claims.chunk_items };
+        Flow {
+            job,
+            lane: part.lane,
+            item,
+            waiting: part.waiting,
+            vtime,
+            chunk: chunk.min(part.waiting),
+            in_hand: part.running,
+            express: 0.0,
+            peak: part.running,
+        }
+    }
+
+    /// The ends, up to the first stage of each job whose work is not known.
+    fn tell(mut self) -> Vec<Vec<Option<f64>>> {
+        for (job, ends) in self.world.jobs.iter().zip(&mut self.ends) {
+            let is_known = |part: &Part| part.open() <= NOTHING || part.item.is_some();
+            let known = job.stages.iter().take_while(|parts| parts.iter().all(is_known)).count();
+            ends[known..].fill(None);
+        }
+        self.ends
+    }
+
+    fn class(&self, flow: &Flow) -> u8 {
+        self.world.jobs[flow.job].class
+    }
+
+    fn is_ready(&self, lane: usize) -> bool {
+        self.world.lanes[lane].ready_in_s.is_some_and(|at| at <= self.now + 1e-9)
+    }
+
+    /// Claims until every model has in hand what it may have.
+    fn claim(&mut self) {
+        for lane in 0..self.world.lanes.len() {
+            if !self.is_ready(lane) {
+                continue;
+            }
+            let bundles = (self.world.claims.in_hand - 1.0).max(0.0);
+            loop {
+                let of_lane = self.flows.iter().filter(|flow| flow.lane == lane);
+                let regular: f64 = of_lane.map(|flow| flow.in_hand - flow.express).sum();
+                if regular > self.budget[lane] * bundles + NOTHING || !self.take_bundle(lane) {
+                    break;
+                }
+            }
+            self.take_express(lane);
+        }
+    }
+
+    /// The flow whose chunk is first in line, of those that `may` be.
+    fn first(&self, lane: usize, may: impl Fn(&Flow) -> bool) -> Option<usize> {
+        let waits = |flow: &Flow| flow.lane == lane && flow.waiting > NOTHING && may(flow);
+        let key = |at: &usize| {
+            let flow = &self.flows[*at];
+            (std::cmp::Reverse(self.class(flow)), flow.vtime, flow.job)
+        };
+        (0..self.flows.len()).filter(|at| waits(&self.flows[*at])).min_by_key(key)
+    }
+
+    fn take_bundle(&mut self, lane: usize) -> bool {
+        let budget = self.budget[lane];
+        let mut taken = 0.0;
+        while taken < budget {
+            let Some(at) = self.first(lane, |_| true) else { break };
+            let whole = self.flows[at].chunk;
+            // only a first chunk is cut
+            let items = if taken == 0.0 && whole > 1.5 * budget { budget } else { whole };
+            self.take(at, items);
+            taken += items;
+        }
+        taken > 0.0
+    }
+
+    /// Jobs that are level with the head of the queue and have nothing in hand.
+    fn take_express(&mut self, lane: usize) {
+        let is_out = self.flows.iter().any(|flow| flow.lane == lane && flow.express > NOTHING);
+        let Some(head) = self.first(lane, |_| true).filter(|_| !is_out) else { return };
+        let level = (self.class(&self.flows[head]), self.flows[head].vtime);
+        let budget = self.world.claims.min_items;
+        let mut taken = 0.0;
+        while taken < budget {
+            let may = |flow: &Flow| {
+                flow.in_hand - flow.express <= NOTHING
+                    && (flow.express <= NOTHING || taken > 0.0)
+                    && (self.class(flow), flow.vtime) == level
+            };
+            let Some(at) = self.first(lane, may) else { return };
+            let whole = self.flows[at].chunk;
+            let items = if taken == 0.0 && whole > 1.5 * budget { budget } else { whole };
+            self.take(at, items);
+            self.flows[at].express += items;
+            taken += items;
+        }
+    }
+
+    fn take(&mut self, at: usize, items: f64) {
+        let (weight, chunk_items) =
+            (self.world.jobs[self.flows[at].job].weight, self.world.claims.chunk_items);
+        let flow = &mut self.flows[at];
+        let items = items.min(flow.waiting);
+        flow.waiting -= items;
+        flow.in_hand += items;
+        flow.peak = flow.in_hand;
+        flow.vtime += (items * VTIME_OF_ITEM / weight) as i64;
+        flow.chunk = if flow.chunk - items > NOTHING { flow.chunk - items } else { chunk_items };
+        flow.chunk = flow.chunk.min(flow.waiting);
+    }
+
+    /// Items per second of each flow.
+    fn rates(&self) -> Vec<f64> {
+        let mut rates = vec![0.0; self.flows.len()];
+        for (number, engine) in self.world.engines.iter().enumerate() {
+            let Some(cost) = engine.cost else { continue };
+            let runs = |flow: &Flow| {
+                self.world.lanes[flow.lane].engine == number && flow.in_hand > NOTHING && self.is_ready(flow.lane)
+            };
+            let mut at_work: Vec<usize> = (0..self.flows.len()).filter(|at| runs(&self.flows[*at])).collect();
+            at_work.sort_by_key(|at| std::cmp::Reverse(self.class(&self.flows[*at])));
+            let mut room = Room { sequences: engine.max_sequences, kv: engine.kv_tokens };
+            let mut sequences = vec![0.0; at_work.len()];
+            let mut from = 0;
+            while from < at_work.len() {
+                let class = self.class(&self.flows[at_work[from]]);
+                let same = at_work[from..].iter().take_while(|at| self.class(&self.flows[**at]) == class);
+                let until = from + same.count();
+                let flows: Vec<&Flow> = at_work[from..until].iter().map(|at| &self.flows[*at]).collect();
+                // something of each job that is in hand runs: a lower class ends what it has begun
+                fill(&mut room, &flows, &mut sequences[from..until]);
+                from = until;
+            }
+            let per_step = |(n, at): (&f64, &usize)| n * self.flows[*at].item.rows / self.flows[*at].item.steps;
+            let rows: f64 = sequences.iter().zip(&at_work).map(per_step).sum();
+            let slowed = (rows / engine.max_step_rows).max(1.0);
+            let step_s = (cost.step_s + cost.row_s * rows / slowed) * slowed;
+            for (n, at) in sequences.iter().zip(&at_work) {
+                rates[*at] = n / (self.flows[*at].item.steps * step_s).max(1e-9);
+            }
+        }
+        rates
+    }
+
+    /// Lets time pass to the next event; false if none is to come.
+    fn pass(&mut self, rates: &[f64]) -> bool {
+        let mut dt = f64::INFINITY;
+        for lane in 0..self.world.lanes.len() {
+            let of_lane = || self.flows.iter().zip(rates).filter(|(flow, _)| flow.lane == lane);
+            if let Some(at) = self.world.lanes[lane].ready_in_s.filter(|at| *at > self.now + 1e-9) {
+                dt = dt.min(at - self.now);
+            }
+            let (mut hand, mut rate, mut queue) = (0.0, 0.0, 0.0);
+            for (flow, speed) in of_lane() {
+                hand += (flow.in_hand - flow.express).max(0.0);
+                rate += speed;
+                queue += flow.waiting;
+                if *speed > 0.0 {
+                    dt = dt.min(flow.in_hand / speed);
+                    if flow.express > NOTHING {
+                        dt = dt.min(flow.express / speed);
+                    }
+                }
+            }
+            let kept = self.budget[lane] * (self.world.claims.in_hand - 1.0).max(0.0);
+            if queue > NOTHING && rate > 0.0 && hand > kept {
+                dt = dt.min((hand - kept) / rate + 1e-9);
+            }
+        }
+        if !dt.is_finite() {
+            return false;
+        }
+        self.now += dt;
+        for (flow, speed) in self.flows.iter_mut().zip(rates) {
+            let done = speed * dt;
+            flow.in_hand -= done;
+            flow.express = (flow.express - done).max(0.0);
+            if flow.in_hand <= NOTHING {
+                (flow.in_hand, flow.express) = (0.0, 0.0);
+            }
+        }
+        self.end_stages();
+        true
+    }
+
+    fn end_stages(&mut self) {
+        let mut ended: Vec<usize> = Vec::new();
+        self.flows.retain(|flow| {
+            let is_over = flow.waiting <= NOTHING && flow.in_hand <= NOTHING;
+            if is_over && !ended.contains(&flow.job) {
+                ended.push(flow.job);
+            }
+            !is_over
+        });
+        for job in ended {
+            if !self.flows.iter().any(|flow| flow.job == job) {
+                self.ends[job][self.stage[job]] = Some(self.now);
+                self.stage[job] += 1;
+                self.begin_stage(job, false);
+            }
+        }
+    }
+}
+
+/// What an engine has left for further sequences.
+struct Room {
+    sequences: f64,
+    kv: f64,
+}
+
+/// Gives each flow its sequences: as many as let all of them be served the same number of tokens, or as it has items.
+fn fill(room: &mut Room, flows: &[&Flow], sequences: &mut [f64]) {
+    let share = |level: f64, flow: &Flow| {
+        (level * flow.item.steps / flow.item.charge.max(1.0)).min(flow.peak.max(1.0))
+    };
+    let fits = |level: f64| {
+        let n: f64 = flows.iter().map(|flow| share(level, flow)).sum();
+        let kv: f64 = flows.iter().map(|flow| share(level, flow) * flow.item.held).sum();
+        n <= room.sequences && kv <= room.kv
+    };
+    let (mut low, mut high) = (0.0, 1e9);
+    if fits(high) {
+        low = high;
+    }
+    for _ in 0..60 {
+        if high - low < low * 1e-4 {
+            break;
+        }
+        let middle = if low > 0.0 { (low * high).sqrt() } else { high / 1e3 };
+        if fits(middle) { low = middle } else { high = middle }
+        if high < 1e-6 {
+            break;
+        }
+    }
+    for (flow, n) in flows.iter().zip(sequences) {
+        // one runs in any case: the pool takes the longest prompt that is let in
+        *n = share(low, flow).max(if room.sequences > 0.5 { 1e-3 } else { 1e-6 });
+        room.sequences = (room.sequences - *n).max(0.0);
+        room.kv = (room.kv - *n * flow.item.held).max(0.0);
+    }
+}
+
+/// The mean item of an engine, over all open work whose size is known.
+fn usual_item(world: &World, engine: usize) -> Option<Item> {
+    let (mut sum, mut n) = (Item::default(), 0.0);
+    for part in world.jobs.iter().flat_map(|job| job.stages.iter().flatten()) {
+        let Some(item) = part.item.filter(|_| world.lanes[part.lane].engine == engine) else { continue };
+        let open = part.open();
+        n += open;
+        sum.rows += open * item.rows;
+        sum.steps += open * item.steps;
+        sum.held += open * item.held;
+        sum.charge += open * item.charge;
+    }
+    let mean = |of: f64| of / n;
+    (n > NOTHING).then(|| Item {
+        rows: mean(sum.rows),
+        steps: mean(sum.steps),
+        held: mean(sum.held),
+        charge: mean(sum.charge),
+    })
+}
+
+/// Items of a bundle: some seconds of work at the rate at which an engine full of usual items serves them.
+fn budget(world: &World, lane: usize, usual: Option<Item>) -> f64 {
+    let Claims { min_items, max_items, target_s, .. } = world.claims;
+    let engine = &world.engines[world.lanes[lane].engine];
+    let parts = world.jobs.iter().flat_map(|job| job.stages.iter().flatten());
+    let open: f64 = parts.filter(|part| part.lane == lane).map(Part::open).sum();
+    let wanted = usual.and_then(|item| full_rate(engine, &item)).map_or(min_items, |rate| rate * target_s);
+    wanted.clamp(min_items, max_items.max(min_items)).floor().max(open / MAX_CLAIMS)
+}
+
+/// Items per second of an engine that has nothing but such items, and plenty of them.
+pub fn full_rate(engine: &Engine, item: &Item) -> Option<f64> {
+    let cost = engine.cost?;
+    let sequences = concurrency(engine, item);
+    let rows = sequences * item.rows / item.steps;
+    let slowed = (rows / engine.max_step_rows).max(1.0);
+    let step_s = (cost.step_s + cost.row_s * rows / slowed) * slowed;
+    Some(sequences / (item.steps * step_s).max(1e-9))
+}
+
+/// Sequences of such items that run at once.
+pub fn concurrency(engine: &Engine, item: &Item) -> f64 {
+    (engine.kv_tokens / item.held.max(1.0)).min(engine.max_sequences).max(1.0)
+}
