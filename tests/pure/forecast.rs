@@ -18,15 +18,15 @@ fn world(jobs: Vec<Job>) -> World {
 }
 
 fn part(items: f64) -> Part {
-    Part { lane: 0, waiting: items, running: 0.0, item: Some(ITEM), vtime: None, chunk: items.min(256.0) }
+    Part { lane: 0, waiting: items, running: 0.0, sequences: 0.0, item: Some(ITEM), vtime: None, chunk: items.min(256.0) }
 }
 
 fn job(items: f64) -> Job {
-    Job { id: JobId::new(), class: 1, weight: 100.0, stages: vec![vec![part(items)]] }
+    Job { id: JobId::new(), class: 1, weight: 100.0, arrives_s: 0.0, stages: vec![vec![part(items)]] }
 }
 
 fn ends(world: &World) -> Vec<f64> {
-    simulate(world).into_iter().map(|ends| ends.last().copied().flatten().unwrap()).collect()
+    simulate(world).ends.into_iter().map(|ends| ends.last().copied().flatten().unwrap()).collect()
 }
 
 /// Seconds in which an engine full of such items serves them.
@@ -51,8 +51,28 @@ fn a_job_alone_takes_its_work_over_the_rate() {
 #[test]
 fn what_runs_already_counts() {
     let mut half = job(100.0);
-    half.stages[0][0] = Part { running: 50.0, waiting: 50.0, chunk: 50.0, ..part(0.0) };
+    half.stages[0][0] = Part { running: 50.0, sequences: 50.0, waiting: 50.0, chunk: 50.0, ..part(0.0) };
     close(ends(&world(vec![half]))[0], alone(100.0), 0.02);
+}
+
+#[test]
+fn items_that_are_half_done_take_half_the_time() {
+    let mut half = job(0.0);
+    half.stages[0][0] = Part { running: 5.0, sequences: 10.0, waiting: 0.0, ..part(0.0) };
+    let full = Part { running: 10.0, ..half.stages[0][0] };
+    let whole = Job { stages: vec![vec![full]], ..half.clone() };
+    close(ends(&world(vec![half]))[0], 0.5 * ends(&world(vec![whole]))[0], 1e-6);
+}
+
+#[test]
+fn jobs_that_are_expected_take_their_share_from_when_they_come() {
+    let quiet = ends(&world(vec![job(200.0)]))[0];
+    let coming = |arrives_s: f64| Job { arrives_s, ..job(200.0) };
+    let busy = simulate(&world(vec![job(200.0), coming(quiet / 2.0)]));
+    let end = busy.ends[0][0].unwrap();
+    assert!(end > 1.1 * quiet && end < 2.0 * quiet, "{end} {quiet}");
+    close(ends(&world(vec![job(200.0)]))[0], simulate(&world(vec![job(200.0), coming(1e4)])).ends[0][0].unwrap(), 1e-9);
+    assert!(busy.rates[0][0] > 0.0);
 }
 
 #[test]
@@ -66,7 +86,7 @@ fn two_equal_jobs_share() {
 fn a_small_job_does_not_wait_for_a_huge_one() {
     let mut huge = job(100_000.0);
     // well under way: it has two bundles in hand
-    huge.stages[0][0] = Part { waiting: 100_000.0, running: 140.0, vtime: Some(5_000_000), ..part(256.0) };
+    huge.stages[0][0] = Part { waiting: 100_000.0, running: 140.0, sequences: 140.0, vtime: Some(5_000_000), ..part(256.0) };
     let mut small = job(10.0);
     small.stages[0][0].vtime = Some(5_000_000);
     let world = world(vec![huge, small]);
@@ -101,7 +121,7 @@ fn later_stages_follow_and_join_the_queue_where_it_stands() {
     let mut chained = job(200.0);
     chained.stages.push(vec![Part { lane: 1, ..part(100.0) }]);
     chained.stages.push(vec![part(300.0)]);
-    let ends = simulate(&world(vec![chained]));
+    let ends = simulate(&world(vec![chained])).ends;
     let ends: Vec<f64> = ends[0].iter().map(|end| end.unwrap()).collect();
     close(ends[0], alone(200.0), 0.05);
     close(ends[1] - ends[0], alone(100.0), 0.05);
@@ -112,7 +132,7 @@ fn later_stages_follow_and_join_the_queue_where_it_stands() {
     late.stages.push(vec![part(10.0)]);
     let mut long = job(50_000.0);
     long.stages[0][0].vtime = Some(0);
-    let both = simulate(&world(vec![long, late]));
+    let both = simulate(&world(vec![long, late])).ends;
     assert!(both[1][1].unwrap() < 0.05 * both[0][0].unwrap(), "{both:?}");
 }
 
@@ -124,7 +144,7 @@ fn a_load_delays_and_a_model_that_is_away_has_no_end() {
     let mut away = world(vec![job(100.0), job(100.0)]);
     away.jobs[1].stages[0][0].lane = 1;
     away.lanes[0].ready_in_s = None;
-    let found = simulate(&away);
+    let found = simulate(&away).ends;
     assert_eq!(found[0], [None]);
     close(found[1][0].unwrap(), alone(100.0), 0.05);
 }
@@ -133,17 +153,17 @@ fn a_load_delays_and_a_model_that_is_away_has_no_end() {
 fn what_is_not_known_is_not_told() {
     let mut unmeasured = world(vec![job(10.0)]);
     unmeasured.engines[0].cost = None;
-    assert_eq!(simulate(&unmeasured), [[None]]);
+    assert_eq!(simulate(&unmeasured).ends, [[None]]);
     // a neighbour of unknown size is taken for a usual one, and its own end is not told
     let mut strange = job(100.0);
     strange.stages[0][0].item = None;
-    let found = simulate(&world(vec![strange, job(100.0)]));
+    let found = simulate(&world(vec![strange, job(100.0)])).ends;
     assert_eq!(found[0], [None]);
     assert!(found[1][0].unwrap() > alone(110.0));
     // of a job whose later stage is unknown, the first one's end is
     let mut partly = job(100.0);
     partly.stages.push(vec![Part { item: None, ..part(5.0) }]);
-    let found = simulate(&world(vec![partly]));
+    let found = simulate(&world(vec![partly])).ends;
     assert!(found[0][0].is_some() && found[0][1].is_none(), "{found:?}");
 }
 

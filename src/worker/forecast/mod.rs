@@ -3,9 +3,10 @@
 //! Pure but for [`outlook`] and [`sketch`], which read the database, the engines and the models' states into a
 //! [`world::World`]: [`work`] says what an item takes, [`cost`] what an engine's steps cost, [`simulate`] plays queue
 //! and engines forward, [`record`] bounds the result by how far off earlier ones were. What is not known is said to
-//! be unknown, with its reason; nothing is invented. Jobs that come later are not foreseen: what they usually do to
-//! a forecast is in its record.
+//! be unknown, with its reason; nothing is invented. Jobs that come steadily are held to go on coming for a while
+//! ([`arrivals`]); others are not foreseen, and what they did to earlier forecasts is in the bounds of the next.
 
+pub mod arrivals;
 pub mod cost;
 mod engines;
 pub mod outlook;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::arrivals::Arrivals;
 use super::engines::{self, Engines};
 use super::record::Record;
 use super::scene::{Scene, play};
@@ -32,6 +33,8 @@ const READ_EVERY: Duration = Duration::from_millis(500);
 const STORED_FRESH: Duration = Duration::from_secs(5);
 /// Jobs that are sketched in one look; the others have their turn at the next ones.
 const MAX_SKETCHES: usize = 32;
+/// Of items that run, no more than this share is held to be done: what is not written may take longer than expected.
+const MAX_DONE: f64 = 0.95;
 
 /// Tells when jobs will end. Cheap to clone.
 #[derive(Clone)]
@@ -54,6 +57,29 @@ struct Memory {
     experience: HashMap<(String, Stage), (Instant, Vec<(String, Experience)>)>,
     paces: HashMap<String, (Instant, Option<Pace>)>,
     record: Record,
+    /// By base: what came to it. Jobs that were there at the first look did not come.
+    arrivals: HashMap<String, Arrivals>,
+    seen: Option<HashSet<JobId>>,
+    flights: HashMap<(JobId, Stage, String), Flight>,
+}
+
+/// How far items are that run: nobody tells, but the rate at which they are worked on is known.
+#[derive(Clone, Copy, Default)]
+struct Flight {
+    at_s: f64,
+    ended: f64,
+    /// Work done on items that run, in whole items.
+    done: f64,
+    /// Items per second.
+    rate: f64,
+}
+
+impl Flight {
+    /// Items that ended take what had been done on them with them.
+    fn goes_on(self, at_s: f64, ended: f64, running: f64) -> Self {
+        let done = self.done + self.rate * (at_s - self.at_s) - (ended - self.ended).max(0.0);
+        Self { at_s, ended, done: done.clamp(0.0, MAX_DONE * running), rate: 0.0 }
+    }
 }
 
 /// Forecasts of all open jobs as of one moment.
@@ -101,6 +127,9 @@ impl Outlook {
             experience: HashMap::new(),
             paces: HashMap::new(),
             record: Record::default(),
+            arrivals: HashMap::new(),
+            seen: None,
+            flights: HashMap::new(),
         };
         let memory = tokio::sync::Mutex::new(memory);
         Self { inner: Arc::new(Inner { store, models, settings, seen: Mutex::default(), memory }) }
@@ -172,13 +201,24 @@ impl Inner {
         }
         self.prove(memory, &jobs).await?;
         if jobs.is_empty() {
+            memory.flights.clear();
+            memory.seen.get_or_insert_default().clear();
             return Ok(HashMap::new());
         }
-        let (scene, ends) = play(scene).await;
+        self.expect(memory, &mut scene, &jobs);
+        let (scene, played) = play(scene).await;
+        for (parts, rates) in jobs.iter().zip(&played.rates) {
+            for (part, rate) in parts.iter().zip(rates) {
+                let key = (part.job, part.stage, part.model.clone());
+                if let Some(flight) = memory.flights.get_mut(&key) {
+                    flight.rate = *rate;
+                }
+            }
+        }
         let mut forecasts = HashMap::with_capacity(jobs.len());
         for (at, share) in done.into_iter().enumerate() {
             let id = scene.world.jobs[at].id;
-            let raw = ends[at].last().copied().flatten();
+            let raw = played.ends[at].last().copied().flatten();
             let forecast = self.told(memory, &scene, at, raw, share);
             match raw {
                 Some(seconds) => memory.record.told(id, share, memory.engines.seconds(), seconds),
@@ -222,7 +262,7 @@ impl Inner {
             in_hand: f64::from(queue.bundles_in_hand),
         };
         let world = World { engines: of_engines, lanes: world_lanes, jobs: Vec::new(), claims };
-        Ok(Scene { world, lanes, names, habits, is_measured })
+        Ok(Scene { world, lanes, names, habits, is_measured, streams: Vec::new() })
     }
 
     /// What chunks of earlier processes say, of whichever model on the base has any.
@@ -299,10 +339,19 @@ impl Inner {
             ended += part.ended.items;
             open += (part.waiting + part.running) as f64;
             let lane = scene.lane(&part.model);
+            let key = (part.job, part.stage, part.model.clone());
+            let (at_s, running) = (memory.engines.seconds(), part.running as f64);
+            let begins = Flight { at_s, ended: part.ended.items, ..Flight::default() };
+            let flight = memory.flights.entry(key).or_insert(begins);
+            let rate = flight.rate;
+            *flight = flight.goes_on(at_s, part.ended.items, running);
+            let done = flight.done;
+            flight.rate = rate;
             now.push(Part {
                 lane,
                 waiting: part.waiting as f64,
-                running: part.running as f64,
+                running: running - done,
+                sequences: running,
                 item: tokens.map(|tokens| tokens.item(&scene.habits[lane])),
                 vtime: part.next.map(|(vtime, _)| vtime),
                 chunk: part.next.map_or(0.0, |(_, items)| items as f64),
@@ -324,6 +373,7 @@ impl Inner {
                 lane,
                 waiting: items,
                 running: 0.0,
+                sequences: 0.0,
                 item: tokens.map(|tokens| tokens.item(&scene.habits[lane])),
                 vtime: None,
                 chunk: 0.0,
@@ -333,9 +383,36 @@ impl Inner {
             id: first.job,
             class: first.class as u8,
             weight: f64::from(first.weight.percent()),
+            arrives_s: 0.0,
             stages,
         });
         Ok(ended / (ended + open).max(1.0))
+    }
+
+    /// Notes which jobs have come since the last look, and adds those that may come next.
+    fn expect(&self, memory: &mut Memory, scene: &mut Scene, jobs: &[Vec<OpenPart>]) {
+        let now = memory.engines.seconds();
+        for (at, parts) in jobs.iter().enumerate() {
+            let is_new = memory.seen.as_ref().is_some_and(|seen| !seen.contains(&parts[0].job));
+            for (engine, work_s) in scene.work_s(at).into_iter().filter(|_| is_new) {
+                let Some(base) = scene.base(engine) else { continue };
+                memory.arrivals.entry(base).or_insert_with(|| Arrivals::since(0.0)).come(now, work_s);
+            }
+        }
+        let open: HashSet<JobId> = jobs.iter().map(|parts| parts[0].job).collect();
+        memory.flights.retain(|(job, ..), _| open.contains(job));
+        memory.seen = Some(open);
+        self.foresee(memory, scene);
+    }
+
+    fn foresee(&self, memory: &Memory, scene: &mut Scene) {
+        let now = memory.engines.seconds();
+        for engine in 0..scene.world.engines.len() {
+            let arrivals = scene.base(engine).and_then(|base| memory.arrivals.get(&base));
+            if let Some(stream) = arrivals.and_then(|arrivals| arrivals.stream(now)) {
+                scene.expect(engine, stream);
+            }
+        }
     }
 
     /// Forecasts of jobs that have ended meanwhile go to the record.
@@ -380,6 +457,7 @@ impl Inner {
                 lane,
                 waiting: stage.items,
                 running: 0.0,
+                sequences: 0.0,
                 item: tokens.map(|tokens| tokens.item(&scene.habits[lane])),
                 vtime: None,
                 chunk: 0.0,
@@ -387,10 +465,12 @@ impl Inner {
             all.push(tokens);
         }
         let id = JobId::new();
-        scene.world.jobs.push(Job { id, class: class as u8, weight: f64::from(weight.percent()), stages });
-        let (scene, mut ends) = play(scene).await;
-        let at = scene.world.jobs.len() - 1;
-        let ends = ends.swap_remove(at);
+        let weight = f64::from(weight.percent());
+        let at = scene.world.jobs.len();
+        scene.world.jobs.push(Job { id, class: class as u8, weight, arrives_s: 0.0, stages });
+        self.foresee(memory, &mut scene);
+        let (scene, mut played) = play(scene).await;
+        let ends = std::mem::take(&mut played.ends[at]);
         let forecast = self.told(memory, &scene, at, ends.last().copied().flatten(), 0.0);
         Ok(Prospect { forecast, ends, tokens: all })
     }

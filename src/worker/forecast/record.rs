@@ -14,15 +14,11 @@ const PRIOR_WEIGHT: f64 = 8.0;
 const OUTSIDE: f64 = 0.1;
 /// Ends closer than this are told as if they were this far: a write or a look takes as long.
 const LEAST_S: f64 = 0.5;
-/// A correction goes no further than this.
-const MAX_CORRECTION: f64 = 2.0;
 
 /// By how much a forecast may be off, as factors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bounds {
     pub low: f64,
-    /// What the forecast is multiplied with: jobs that come later and slow this one down are in here.
-    pub middle: f64,
     pub high: f64,
     /// Forecasts it rests on.
     pub proved: usize,
@@ -84,11 +80,9 @@ impl Record {
         sorted.sort_by(f64::total_cmp);
         let trust = sorted.len() as f64 / (sorted.len() as f64 + PRIOR_WEIGHT);
         let mix = |at: f64, prior: f64| (quantile(&sorted, at) * trust + prior.ln() * (1.0 - trust)).exp();
-        let middle = mix(0.5, 1.0).clamp(1.0 / MAX_CORRECTION, MAX_CORRECTION);
         Bounds {
-            low: mix(OUTSIDE, PRIOR.0).min(middle),
-            middle,
-            high: mix(1.0 - OUTSIDE, PRIOR.1).max(middle),
+            low: mix(OUTSIDE, PRIOR.0).min(1.0),
+            high: mix(1.0 - OUTSIDE, PRIOR.1).max(1.0),
             proved: sorted.len(),
         }
     }
@@ -114,12 +108,12 @@ mod tests {
     #[test]
     fn without_a_record_the_prior_holds() {
         let bounds = Record::default().bounds(0.0);
-        assert_eq!((bounds.middle, bounds.proved), (1.0, 0));
+        assert_eq!(bounds.proved, 0);
         assert!((bounds.low - 0.6).abs() < 1e-9 && (bounds.high - 2.0).abs() < 1e-9);
     }
 
     #[test]
-    fn errors_correct_what_is_told_next_and_bound_it() {
+    fn errors_bound_what_is_told_next() {
         let mut record = Record::default();
         for n in 0..100 {
             let job = JobId::new();
@@ -128,8 +122,7 @@ mod tests {
             record.ended(job, 12.0 + f64::from(n % 11));
         }
         let bounds = record.bounds(0.0);
-        assert!((1.55..1.75).contains(&bounds.middle), "{bounds:?}");
-        assert!(bounds.low > 1.0 && bounds.high < 2.3 && bounds.high > 2.0, "{bounds:?}");
+        assert!(bounds.low == 1.0 && bounds.high < 2.3 && bounds.high > 2.0, "{bounds:?}");
         assert_eq!(record.bounds(0.9).proved, 0, "each quarter has its own");
         let job = JobId::new();
         record.told(job, 0.9, 0.0, 1.0);

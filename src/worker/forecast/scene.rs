@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::engines::Seen;
-use super::simulate::{concurrency, simulate};
+use super::arrivals::{HORIZON_S, Stream};
+use super::simulate::{Played, concurrency, full_rate, simulate, usual_item};
 use super::told::plural;
 use super::work::Habits;
 use super::world::{Engine, Job, Lane, Part, World};
+use crate::domain::id::JobId;
+
+/// More jobs than this are not made up.
+const MAX_EXPECTED: f64 = 100.0;
 
 /// Everything that a simulation and the words about it are made from.
 pub(super) struct Scene {
@@ -17,6 +22,8 @@ pub(super) struct Scene {
     pub habits: Vec<Habits>,
     /// By engine: whether its cost was measured here, or comes from what is stored.
     pub is_measured: Vec<bool>,
+    /// What is expected to come to which engine.
+    pub streams: Vec<(usize, Stream)>,
 }
 
 impl Scene {
@@ -36,6 +43,46 @@ impl Scene {
         let never = Some(format!("no model '{model}' is configured any more"));
         self.lanes.insert(model.into(), Seen { lane, base: String::new(), never });
         self.world.lanes.len() - 1
+    }
+
+    /// The base that an engine runs.
+    pub fn base(&self, engine: usize) -> Option<String> {
+        let on_it = |seen: &&Seen| seen.lane.engine == engine && !seen.base.is_empty();
+        self.lanes.values().find(on_it).map(|seen| seen.base.clone())
+    }
+
+    /// Seconds that an engine would be busy with a job alone.
+    pub fn work_s(&self, at: usize) -> Vec<(usize, f64)> {
+        let of_part = |part: &Part| {
+            let engine = self.world.lanes[part.lane].engine;
+            let rate = full_rate(&self.world.engines[engine], &part.item?)?;
+            Some((engine, part.open() / rate))
+        };
+        self.parts(at).filter_map(of_part).collect()
+    }
+
+    /// Adds jobs that are expected to come, after all that are there.
+    pub fn expect(&mut self, engine: usize, stream: Stream) {
+        let Some(lane) = self.world.lanes.iter().position(|lane| lane.engine == engine) else { return };
+        let Some(item) = usual_item(&self.world, engine) else { return };
+        let Some(rate) = full_rate(&self.world.engines[engine], &item) else { return };
+        let items = (stream.work_s * rate).max(1.0);
+        let n = (HORIZON_S / stream.every_s).min(MAX_EXPECTED);
+        for k in 1..=n as usize {
+            let part = Part {
+                lane,
+                waiting: items,
+                running: 0.0,
+                sequences: 0.0,
+                item: Some(item),
+                vtime: None,
+                chunk: 0.0,
+            };
+            let arrives_s = k as f64 * stream.every_s;
+            let stages = vec![vec![part]];
+            self.world.jobs.push(Job { id: JobId::new(), class: 1, weight: 100.0, arrives_s, stages });
+        }
+        self.streams.push((engine, stream));
     }
 
     fn parts(&self, at: usize) -> impl Iterator<Item = &Part> {
@@ -97,7 +144,7 @@ impl Scene {
             }
         }
         let class = self.world.jobs[at].class;
-        let others = self.world.jobs.iter().enumerate().filter(|(other, job)| *other != at && job.class >= class);
+        let others = self.world.jobs.iter().enumerate().filter(|(other, job)| *other != at && job.arrives_s <= 0.0 && job.class >= class);
         let beside = |job: &Job| -> f64 {
             let parts = job.stages.iter().flatten();
             parts.filter(|part| engines.contains(&self.world.lanes[part.lane].engine)).map(Part::open).sum()
@@ -106,6 +153,12 @@ impl Scene {
         if !others.is_empty() {
             let (n, sum) = (others.len() as f64, others.iter().sum());
             basis.push(format!("{} with {} share its engine", plural(n, "other job"), plural(sum, "item")));
+        }
+        for (_, stream) in self.streams.iter().filter(|(engine, _)| engines.contains(engine)) {
+            let (every, work) = (stream.every_s, stream.work_s);
+            basis.push(format!(
+                "jobs go on coming for two minutes as they did, one every {every:.0} s with {work:.0} s of work"
+            ));
         }
         basis
     }
@@ -122,11 +175,12 @@ impl Scene {
     }
 }
 
-/// The end of each stage of each of its jobs.
-pub(super) async fn play(scene: Scene) -> (Scene, Vec<Vec<Option<f64>>>) {
+/// Plays a scene forward.
+pub(super) async fn play(scene: Scene) -> (Scene, Played) {
     // a long queue is some work: not for a thread that serves requests
     let world = scene.world.clone();
     let n_jobs = world.jobs.len();
-    let ends = tokio::task::spawn_blocking(move || simulate(&world)).await;
-    (scene, ends.unwrap_or_else(|_| vec![Vec::new(); n_jobs]))
+    let played = tokio::task::spawn_blocking(move || simulate(&world)).await;
+    let nothing = || Played { ends: vec![Vec::new(); n_jobs], rates: vec![Vec::new(); n_jobs] };
+    (scene, played.unwrap_or_else(|_| nothing()))
 }

@@ -7,7 +7,7 @@
 //! steps and R rows, a step lasts `step_s + row_s · kR/S` and k/S items end in it. A stage begins when all items
 //! of the one before have ended.
 //!
-//! Not modelled: jobs that are yet to come, and items that will fail and be tried again.
+//! Not modelled: items that will fail and be tried again, and chat completions, which pass the queue by.
 
 use super::world::{Claims, Engine, Item, Part, World};
 
@@ -20,23 +20,38 @@ const NOTHING: f64 = 1e-6;
 /// Virtual time of one item of weight 1 (percent), as the store counts it.
 const VTIME_OF_ITEM: f64 = 100_000.0;
 
-/// Seconds until the end of each stage of each job, in the order of `world.jobs`; `None` where it has none that
-/// could be told.
-pub fn simulate(world: &World) -> Vec<Vec<Option<f64>>> {
+/// What a simulation shows, in the order of `world.jobs`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Played {
+    /// Seconds until the end of each stage of each job; `None` where it has none that could be told.
+    pub ends: Vec<Vec<Option<f64>>>,
+    /// Items per second, now, of each part of the stage at work.
+    pub rates: Vec<Vec<f64>>,
+}
+
+pub fn simulate(world: &World) -> Played {
     let mut play = Play::new(world);
-    for _ in 0..MAX_TURNS {
+    let mut first = world.jobs.iter().map(|job| vec![0.0; job.stages.first().map_or(0, Vec::len)]).collect::<Vec<_>>();
+    for turn in 0..MAX_TURNS {
         play.claim();
         let rates = play.rates();
-        if !play.pass(&rates) {
+        if turn == 0 {
+            for (flow, rate) in play.flows.iter().zip(&rates).filter(|(flow, _)| flow.stage == 0) {
+                first[flow.job][flow.part] = *rate;
+            }
+        }
+        if play.is_over() || !play.pass(&rates) {
             break;
         }
     }
-    play.tell()
+    Played { ends: play.tell(), rates: first }
 }
 
 /// One stage of a job at one model, at work.
 struct Flow {
     job: usize,
+    stage: usize,
+    part: usize,
     lane: usize,
     item: Item,
     waiting: f64,
@@ -54,6 +69,8 @@ struct Play<'a> {
     world: &'a World,
     now: f64,
     flows: Vec<Flow>,
+    /// Jobs that are yet to come, the next one last.
+    coming: Vec<usize>,
     /// By job: the stage at work.
     stage: Vec<usize>,
     ends: Vec<Vec<Option<f64>>>,
@@ -72,23 +89,35 @@ impl<'a> Play<'a> {
             world,
             now: 0.0,
             flows: Vec::new(),
+            coming: Vec::new(),
             stage: vec![0; world.jobs.len()],
             ends,
             budget,
             usual,
         };
-        for job in 0..world.jobs.len() {
-            play.begin_stage(job, true);
+        for (at, job) in world.jobs.iter().enumerate() {
+            if job.arrives_s <= 0.0 {
+                play.begin_stage(at, true);
+            } else {
+                play.coming.push(at);
+            }
         }
+        let at = |job: &usize| world.jobs[*job].arrives_s;
+        play.coming.sort_by(|a, b| at(b).total_cmp(&at(a)));
         play
+    }
+
+    /// Nothing is left of the jobs that are there.
+    fn is_over(&self) -> bool {
+        !self.flows.iter().any(|flow| self.world.jobs[flow.job].arrives_s <= 0.0)
     }
 
     /// Makes the flows of a job's stage; stages without items end at once.
     fn begin_stage(&mut self, job: usize, is_first: bool) {
         let world = self.world;
         while let Some(parts) = world.jobs[job].stages.get(self.stage[job]) {
-            for part in parts.iter().filter(|part| part.open() > NOTHING) {
-                let flow = self.flow(job, part, is_first);
+            for (at, part) in parts.iter().enumerate().filter(|(_, part)| part.open() > NOTHING) {
+                let flow = self.flow(job, at, part, is_first);
                 self.flows.push(flow);
             }
             if self.flows.iter().any(|flow| flow.job == job) {
@@ -99,7 +128,7 @@ impl<'a> Play<'a> {
         }
     }
 
-    fn flow(&self, job: usize, part: &Part, is_first: bool) -> Flow {
+    fn flow(&self, job: usize, at: usize, part: &Part, is_first: bool) -> Flow {
         // a stage joins where the queue of its model and class stands
         let class = self.world.jobs[job].class;
         let joins = || {
@@ -113,6 +142,8 @@ impl<'a> Play<'a> {
         let chunk = if part.chunk > 0.0 { part.chunk } else { self.world.claims.chunk_items };
         Flow {
             job,
+            stage: self.stage[job],
+            part: at,
             lane: part.lane,
             item,
             waiting: part.waiting,
@@ -120,7 +151,7 @@ impl<'a> Play<'a> {
             chunk: chunk.min(part.waiting),
             in_hand: part.running,
             express: 0.0,
-            peak: part.running,
+            peak: part.sequences,
         }
     }
 
@@ -213,7 +244,7 @@ impl<'a> Play<'a> {
         let items = items.min(flow.waiting);
         flow.waiting -= items;
         flow.in_hand += items;
-        flow.peak = flow.in_hand;
+        flow.peak = flow.in_hand.max(flow.peak);
         flow.vtime += (items * VTIME_OF_ITEM / weight) as i64;
         flow.chunk = if flow.chunk - items > NOTHING { flow.chunk - items } else { chunk_items };
         flow.chunk = flow.chunk.min(flow.waiting);
@@ -255,6 +286,9 @@ impl<'a> Play<'a> {
     /// Lets time pass to the next event; false if none is to come.
     fn pass(&mut self, rates: &[f64]) -> bool {
         let mut dt = f64::INFINITY;
+        if let Some(next) = self.coming.last() {
+            dt = (self.world.jobs[*next].arrives_s - self.now).max(0.0);
+        }
         for lane in 0..self.world.lanes.len() {
             let of_lane = || self.flows.iter().zip(rates).filter(|(flow, _)| flow.lane == lane);
             if let Some(at) = self.world.lanes[lane].ready_in_s.filter(|at| *at > self.now + 1e-9) {
@@ -290,6 +324,9 @@ impl<'a> Play<'a> {
             }
         }
         self.end_stages();
+        while let Some(next) = self.coming.pop_if(|next| self.world.jobs[*next].arrives_s <= self.now + 1e-9) {
+            self.begin_stage(next, false);
+        }
         true
     }
 
@@ -351,7 +388,7 @@ fn fill(room: &mut Room, flows: &[&Flow], sequences: &mut [f64]) {
 }
 
 /// The mean item of an engine, over all open work whose size is known.
-fn usual_item(world: &World, engine: usize) -> Option<Item> {
+pub fn usual_item(world: &World, engine: usize) -> Option<Item> {
     let (mut sum, mut n) = (Item::default(), 0.0);
     for part in world.jobs.iter().flat_map(|job| job.stages.iter().flatten()) {
         let Some(item) = part.item.filter(|_| world.lanes[part.lane].engine == engine) else { continue };

@@ -24,7 +24,7 @@ pub struct Left {
 impl Left {
     pub fn new(seconds: f64, bounds: &Bounds) -> Self {
         Self {
-            seconds: seconds * bounds.middle,
+            seconds,
             low_s: seconds * bounds.low,
             high_s: seconds * bounds.high,
         }

@@ -55,8 +55,10 @@ pub struct Item {
 pub struct Part {
     pub lane: usize,
     pub waiting: f64,
-    /// Claimed and not ended.
+    /// Claimed and not ended: work left, in whole items. Two that are half done are one.
     pub running: f64,
+    /// The same in sequences: items, however far they are.
+    pub sequences: f64,
     /// Absent: nobody can tell yet.
     pub item: Option<Item>,
     /// Of the next chunk in line; absent where none waits, or the stage has not begun.
@@ -79,6 +81,8 @@ pub struct Job {
     pub class: u8,
     /// Percent.
     pub weight: f64,
+    /// Seconds until it comes: of jobs that are only expected.
+    pub arrives_s: f64,
     /// Stages in order, each with its models; the first is the one at work.
     pub stages: Vec<Vec<Part>>,
 }
