@@ -210,7 +210,8 @@ pub fn job(job: &Job) -> String {
 /// "about 40 s left (30 to 70 s)"; nothing if no end can be told.
 pub fn left(eta: &Eta) -> Option<String> {
     let seconds = eta.seconds?;
-    let range = eta.low_s.zip(eta.high_s).map(|(low, high)| format!(" ({} to {})", duration(low), duration(high)));
+    let range =
+        eta.low_s.zip(eta.high_s).map(|(low, high)| format!(" ({} to {})", duration(low), duration(high)));
     Some(format!("about {} left{}", duration(seconds), range.unwrap_or_default()))
 }
 
@@ -226,7 +227,10 @@ pub fn left_short(eta: &Eta) -> String {
 /// When a job will end, what that rests on, and why it cannot be told.
 fn end(eta: &Eta) -> String {
     let mut out = left(eta).map(|text| format!("end     {text}\n")).unwrap_or_default();
-    eta.basis.iter().filter(|_| eta.seconds.is_some()).for_each(|text| out.push_str(&format!("        {text}\n")));
+    eta.basis
+        .iter()
+        .filter(|_| eta.seconds.is_some())
+        .for_each(|text| out.push_str(&format!("        {text}\n")));
     eta.unknown.iter().for_each(|why| out.push_str(&format!("end     cannot be told: {why}\n")));
     out
 }

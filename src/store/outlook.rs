@@ -1,5 +1,7 @@
 //! All work that is open, as a forecast needs it: by job, stage and model, in the order of the queue.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use super::experience::Experience;
@@ -23,6 +25,8 @@ pub struct OpenPart {
     pub model: String,
     pub waiting: i64,
     pub running: i64,
+    /// Of those that run: when each claim was made, which tells claims apart, and its items.
+    pub claims: Vec<(i64, i64)>,
     /// Items that a worker has had and that have ended, with what they took.
     pub ended: Experience,
     /// Virtual time of the chunk that is next in line, and its items.
@@ -59,8 +63,10 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
+        let mut claims = self.open_claims().await?;
         rows.into_iter()
             .map(|row| {
+                let key = (row.id, row.stage.clone(), row.model.clone());
                 let of_job = |column| At { table: "jobs", column, row: &row.id };
                 Ok(OpenPart {
                     job: JobId(row.id),
@@ -72,6 +78,7 @@ impl Store {
                     model: row.model,
                     waiting: row.waiting,
                     running: row.running,
+                    claims: claims.remove(&key).unwrap_or_default(),
                     ended: Experience {
                         items: row.ended,
                         prompt_tokens: row.prompt,
@@ -85,9 +92,28 @@ impl Store {
             .collect()
     }
 
+    /// Items of running chunks, by when they were claimed; by job, stage and model. All chunks of one claim have its
+    /// time.
+    async fn open_claims(&self) -> Result<BTreeMap<(Uuid, String, String), Vec<(i64, i64)>>, StoreError> {
+        let rows = sqlx::query!(
+            r#"select job_id, stage::text as "stage!", model, (extract(epoch from claimed_at) * 1000000)::bigint as "at!",
+                      sum(n_items - n_succeeded - n_failed) as "items!"
+               from chunks where state = 'running' and claimed_at is not null
+               group by job_id, stage, model, claimed_at order by claimed_at"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut claims: BTreeMap<_, Vec<(i64, i64)>> = BTreeMap::new();
+        for row in rows {
+            claims.entry((row.job_id, row.stage, row.model)).or_default().push((row.at, row.items));
+        }
+        Ok(claims)
+    }
+
     /// Some items of a job, spread evenly over its first `total`; at most `n`.
     pub async fn some_items(&self, job: JobId, total: i64, n: i64) -> Result<Vec<ItemDraft>, StoreError> {
-        let seqs: Vec<Seq> = (0..n.min(total)).filter_map(|at| Seq::try_from(at * total / n.min(total)).ok()).collect();
+        let seqs: Vec<Seq> =
+            (0..n.min(total)).filter_map(|at| Seq::try_from(at * total / n.min(total)).ok()).collect();
         let rows = sqlx::query!(
             r#"select seq, stage::text as "stage!", input::text as "input!" from items
                where job_id = $1 and seq = any($2) order by seq"#,

@@ -10,15 +10,34 @@ const ITEM: Item = Item { rows: 150.0, steps: 50.0, held: 150.0, charge: 500.0 }
 
 fn world(jobs: Vec<Job>) -> World {
     World {
-        engines: vec![Engine { cost: Some(COST), max_sequences: 64.0, kv_tokens: 2_400.0, max_step_rows: 512.0 }],
+        engines: vec![Engine {
+            cost: Some(COST),
+            max_sequences: 64.0,
+            kv_tokens: 2_400.0,
+            max_step_rows: 512.0,
+        }],
         lanes: vec![Lane { engine: 0, ready_in_s: Some(0.0) }, Lane { engine: 0, ready_in_s: Some(0.0) }],
         jobs,
-        claims: Claims { chunk_items: 256.0, min_items: 16.0, max_items: 4096.0, target_s: 15.0, in_hand: 2.0 },
+        claims: Claims {
+            chunk_items: 256.0,
+            min_items: 16.0,
+            max_items: 4096.0,
+            target_s: 15.0,
+            in_hand: 2.0,
+        },
     }
 }
 
 fn part(items: f64) -> Part {
-    Part { lane: 0, waiting: items, running: 0.0, sequences: 0.0, item: Some(ITEM), vtime: None, chunk: items.min(256.0) }
+    Part {
+        lane: 0,
+        waiting: items,
+        running: 0.0,
+        claims: Vec::new(),
+        item: Some(ITEM),
+        vtime: None,
+        chunk: items.min(256.0),
+    }
 }
 
 fn job(items: f64) -> Job {
@@ -51,15 +70,16 @@ fn a_job_alone_takes_its_work_over_the_rate() {
 #[test]
 fn what_runs_already_counts() {
     let mut half = job(100.0);
-    half.stages[0][0] = Part { running: 50.0, sequences: 50.0, waiting: 50.0, chunk: 50.0, ..part(0.0) };
+    half.stages[0][0] =
+        Part { running: 50.0, claims: vec![(1, 50.0)], waiting: 50.0, chunk: 50.0, ..part(0.0) };
     close(ends(&world(vec![half]))[0], alone(100.0), 0.02);
 }
 
 #[test]
 fn items_that_are_half_done_take_half_the_time() {
     let mut half = job(0.0);
-    half.stages[0][0] = Part { running: 5.0, sequences: 10.0, waiting: 0.0, ..part(0.0) };
-    let full = Part { running: 10.0, ..half.stages[0][0] };
+    half.stages[0][0] = Part { running: 5.0, claims: vec![(1, 10.0)], waiting: 0.0, ..part(0.0) };
+    let full = Part { running: 10.0, ..half.stages[0][0].clone() };
     let whole = Job { stages: vec![vec![full]], ..half.clone() };
     close(ends(&world(vec![half]))[0], 0.5 * ends(&world(vec![whole]))[0], 1e-6);
 }
@@ -71,7 +91,11 @@ fn jobs_that_are_expected_take_their_share_from_when_they_come() {
     let busy = simulate(&world(vec![job(200.0), coming(quiet / 2.0)]));
     let end = busy.ends[0][0].unwrap();
     assert!(end > 1.1 * quiet && end < 2.0 * quiet, "{end} {quiet}");
-    close(ends(&world(vec![job(200.0)]))[0], simulate(&world(vec![job(200.0), coming(1e4)])).ends[0][0].unwrap(), 1e-9);
+    close(
+        ends(&world(vec![job(200.0)]))[0],
+        simulate(&world(vec![job(200.0), coming(1e4)])).ends[0][0].unwrap(),
+        1e-9,
+    );
     assert!(busy.rates[0][0] > 0.0);
 }
 
@@ -86,7 +110,13 @@ fn two_equal_jobs_share() {
 fn a_small_job_does_not_wait_for_a_huge_one() {
     let mut huge = job(100_000.0);
     // well under way: it has two bundles in hand
-    huge.stages[0][0] = Part { waiting: 100_000.0, running: 140.0, sequences: 140.0, vtime: Some(5_000_000), ..part(256.0) };
+    huge.stages[0][0] = Part {
+        waiting: 100_000.0,
+        running: 140.0,
+        claims: vec![(1, 70.0), (2, 70.0)],
+        vtime: Some(5_000_000),
+        ..part(256.0)
+    };
     let mut small = job(10.0);
     small.stages[0][0].vtime = Some(5_000_000);
     let world = world(vec![huge, small]);
@@ -95,6 +125,24 @@ fn a_small_job_does_not_wait_for_a_huge_one() {
     // it is served beside it, with the same number of tokens
     assert!(both[1] < 3.0 * alone(20.0), "{} of {}", both[1], alone(20.0));
     assert!(both[1] > alone(10.0));
+}
+
+#[test]
+fn an_express_that_is_out_delays_the_next_one() {
+    let huge = |claims: Vec<(i64, f64)>| {
+        let running = claims.iter().map(|(_, items)| items).sum();
+        let mut huge = job(10_000.0);
+        huge.stages[0][0] = Part { waiting: 10_000.0, running, claims, vtime: Some(0), ..part(256.0) };
+        huge
+    };
+    let small = || {
+        let mut small = job(1.0);
+        small.stages[0][0].vtime = Some(0);
+        small
+    };
+    let free = ends(&world(vec![huge(vec![(1, 70.0), (2, 70.0)]), small()]))[1];
+    let taken = ends(&world(vec![huge(vec![(1, 70.0), (2, 70.0), (3, 16.0)]), small()]))[1];
+    assert!(taken > 2.0 * free, "{taken} {free}");
 }
 
 #[test]

@@ -67,7 +67,10 @@ pub async fn estimate_job(
         .map(|at| {
             let model = &asking[at].model;
             let ahead = waiting.get(model).map_or(0, |items| items.unsigned_abs());
-            StageEstimate { items_ahead: Some(ahead), ..of_stage(&state, at, &asking[at], counted[at], &prospect) }
+            StageEstimate {
+                items_ahead: Some(ahead),
+                ..of_stage(&state, at, &asking[at], counted[at], &prospect)
+            }
         })
         .collect();
     let sum = |of: fn(&StageEstimate) -> Option<u64>| parts.iter().map(of).sum::<Option<u64>>();

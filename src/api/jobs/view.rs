@@ -13,7 +13,9 @@ use crate::domain::model::{ModelState, ModelStatus};
 use crate::domain::omission::Omissions;
 use crate::domain::task::Stage;
 use crate::store::job::{JobRow, Recent};
-use crate::wire::job::{Counts, Eta, Job, JobError, StageProgress, Throughput, Usage, WaitReason, WaitingFor};
+use crate::wire::job::{
+    Counts, Eta, Job, JobError, StageProgress, Throughput, Usage, WaitReason, WaitingFor,
+};
 use crate::worker::forecast::outlook::View;
 use crate::worker::forecast::told::Forecast;
 
@@ -54,7 +56,8 @@ pub fn job(row: JobRow, facts: &Facts) -> Job {
         }
     }
     let waiting_for = waiting_for(&stages, facts);
-    let eta = facts.outlook.as_ref().filter(|_| !row.state.is_final()).and_then(|view| view.of(row.id)).map(eta);
+    let eta =
+        facts.outlook.as_ref().filter(|_| !row.state.is_final()).and_then(|view| view.of(row.id)).map(eta);
     Job {
         id: row.id.0,
         task: row.spec.task,

@@ -90,7 +90,8 @@ fn letters(n: usize, number: usize) -> JobRequest {
     }
 }
 
-const NOUNS: [&str; 8] = ["order", "invoice", "parcel", "customer", "payment", "product", "supplier", "visit"];
+const NOUNS: [&str; 8] =
+    ["order", "invoice", "parcel", "customer", "payment", "product", "supplier", "visit"];
 const COLUMNS: [&str; 10] = [
     "name varchar(80) not null",
     "created_at timestamptz",
@@ -111,7 +112,8 @@ fn tables(task: Task, n: usize, number: usize, dice: &mut Dice) -> JobRequest {
     for at in 0..n {
         let from = dice.below(COLUMNS.len());
         let columns = (0..2 + dice.below(6)).map(|k| COLUMNS[(from + k) % COLUMNS.len()].to_string());
-        let mut parts: Vec<String> = std::iter::once("id bigint primary key".to_string()).chain(columns).collect();
+        let mut parts: Vec<String> =
+            std::iter::once("id bigint primary key".to_string()).chain(columns).collect();
         if at > 0 && dice.below(4) > 0 {
             let to = name(dice.below(at));
             parts.push(format!("{to}_id bigint references {to} (id)"));
@@ -173,7 +175,10 @@ mod tests {
         }
         for (kind, most) in KINDS {
             let sizes: Vec<usize> = one.iter().filter(|job| job.kind == kind).map(|job| job.items).collect();
-            assert!(!sizes.is_empty() && sizes.iter().all(|items| (1..=most).contains(items)), "{kind} {sizes:?}");
+            assert!(
+                !sizes.is_empty() && sizes.iter().all(|items| (1..=most).contains(items)),
+                "{kind} {sizes:?}"
+            );
         }
         assert!(one.is_sorted_by_key(|job| job.at_s) && one.iter().all(|job| job.at_s < 100.0));
         assert_eq!(one_of_each(7).len(), KINDS.len());

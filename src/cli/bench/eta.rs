@@ -26,7 +26,8 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Newest jobs of a look: all of the run.
 const PAGE: u32 = 1_000;
 /// Points of a job's life, from its submission to its end, at which what was told is judged.
-const POINTS: [(&str, f64); 4] = [("first told", 0.0), ("at 25 %", 0.25), ("at 50 %", 0.5), ("at 75 %", 0.75)];
+const POINTS: [(&str, f64); 4] =
+    [("first told", 0.0), ("at 25 %", 0.25), ("at 50 %", 0.5), ("at 75 %", 0.75)];
 
 /// What was told of a job at a moment.
 struct Told {
@@ -101,7 +102,8 @@ async fn follow(client: &Client, arrivals: Vec<Arrival>) -> Result<Vec<Followed>
         while let Some(next) = arrivals.next_if(|next| began.elapsed().as_secs_f64() >= next.at_s) {
             let submitted = Instant::now();
             let job = client.submit(&next.request, None).await?;
-            let mut followed = Followed { kind: next.kind, items: next.items, submitted, told: Vec::new(), took_s: None };
+            let mut followed =
+                Followed { kind: next.kind, items: next.items, submitted, told: Vec::new(), took_s: None };
             note(&mut followed, &job);
             jobs.insert(job.id, followed);
         }
@@ -114,7 +116,8 @@ async fn follow(client: &Client, arrivals: Vec<Arrival>) -> Result<Vec<Followed>
             match job.state {
                 JobState::Queued | JobState::Running => note(followed, job),
                 JobState::Completed => {
-                    let ago = job.finished_at.map_or(0.0, |at| (Clock::default().now() - at).as_seconds_f64());
+                    let ago =
+                        job.finished_at.map_or(0.0, |at| (Clock::default().now() - at).as_seconds_f64());
                     let took_s = followed.submitted.elapsed().as_secs_f64() - ago.max(0.0);
                     followed.took_s = Some(took_s);
                     say(followed, took_s);
@@ -167,7 +170,9 @@ fn judge(point: &'static str, share: f64, jobs: &[Followed]) -> Errors {
         relative.push((said - left_s).abs() / left_s);
         signed.push((said - left_s) / left_s);
         seconds.push((said - left_s).abs());
-        within += usize::from(eta.low_s.is_some_and(|low| low <= left_s) && eta.high_s.is_some_and(|high| left_s <= high));
+        within += usize::from(
+            eta.low_s.is_some_and(|low| low <= left_s) && eta.high_s.is_some_and(|high| left_s <= high),
+        );
     }
     errors.relative_p90 = percentile(&mut relative, 0.9);
     errors.seconds_p90 = percentile(&mut seconds, 0.9);
@@ -214,7 +219,13 @@ mod tests {
             ..Eta::default()
         };
         let told = told.iter().map(|(at_s, seconds)| Told { at_s: *at_s, eta: Some(eta(*seconds)) });
-        Followed { kind: "lines", items: 1, submitted: Instant::now(), told: told.collect(), took_s: Some(took_s) }
+        Followed {
+            kind: "lines",
+            items: 1,
+            submitted: Instant::now(),
+            told: told.collect(),
+            took_s: Some(took_s),
+        }
     }
 
     #[test]

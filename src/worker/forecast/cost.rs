@@ -46,7 +46,8 @@ impl Meter {
         }
         let (steps, rows) = ((now.steps - last.steps) as f64, (now.rows - last.rows) as f64);
         // between two busy moments all time is the engine's, with what it waits for; else only its steps are
-        let seconds = if last.is_busy && now.is_busy { now.at_s - last.at_s } else { now.step_s - last.step_s };
+        let seconds =
+            if last.is_busy && now.is_busy { now.at_s - last.at_s } else { now.step_s - last.step_s };
         if seconds > 0.0 {
             self.add(steps, rows, seconds);
         }
@@ -112,7 +113,8 @@ mod tests {
     #[test]
     fn steps_and_rows_are_told_apart() {
         let real = Cost { step_s: 0.02, row_s: 0.001 };
-        let found = fed(real, &[(20, 400), (5, 2_000), (30, 300), (10, 1_500), (20, 600)].repeat(6)).cost().unwrap();
+        let found =
+            fed(real, &[(20, 400), (5, 2_000), (30, 300), (10, 1_500), (20, 600)].repeat(6)).cost().unwrap();
         assert!((found.step_s / real.step_s - 1.0).abs() < 0.1, "{found:?}");
         assert!((found.row_s / real.row_s - 1.0).abs() < 0.1, "{found:?}");
     }

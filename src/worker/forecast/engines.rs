@@ -157,7 +157,9 @@ impl Engines {
                     (Some(bytes), past) => Some(past.map_or(bytes, |past| past.max(bytes))),
                     (None, past) => past.map(|past| past.max(ABOUT_TO_S)),
                 };
-                left.ok_or_else(|| format!("model '{model}' is loading and does not tell how long it will take"))
+                left.ok_or_else(|| {
+                    format!("model '{model}' is loading and does not tell how long it will take")
+                })
             }
         }
     }

@@ -34,7 +34,7 @@ const STORED_FRESH: Duration = Duration::from_secs(5);
 /// Jobs that are sketched in one look; the others have their turn at the next ones.
 const MAX_SKETCHES: usize = 32;
 /// Of items that run, no more than this share is held to be done: what is not written may take longer than expected.
-const MAX_DONE: f64 = 0.95;
+const MAX_DONE: f64 = 0.85;
 
 /// Tells when jobs will end. Cheap to clone.
 #[derive(Clone)]
@@ -310,7 +310,8 @@ impl Inner {
         let open: HashSet<JobId> = jobs.iter().map(|parts| parts[0].job).collect();
         memory.sketches.retain(|id, _| open.contains(id));
         let new = jobs.iter().filter(|parts| !memory.sketches.contains_key(&parts[0].job));
-        let new: Vec<(JobId, i64)> = new.take(MAX_SKETCHES).map(|parts| (parts[0].job, total(parts))).collect();
+        let new: Vec<(JobId, i64)> =
+            new.take(MAX_SKETCHES).map(|parts| (parts[0].job, total(parts))).collect();
         for (job, total) in new {
             if let Some(sketch) = Sketch::draw(&self.store, job, total).await? {
                 memory.sketches.insert(job, sketch);
@@ -351,7 +352,7 @@ impl Inner {
                 lane,
                 waiting: part.waiting as f64,
                 running: running - done,
-                sequences: running,
+                claims: part.claims.iter().map(|(claim, items)| (*claim, *items as f64)).collect(),
                 item: tokens.map(|tokens| tokens.item(&scene.habits[lane])),
                 vtime: part.next.map(|(vtime, _)| vtime),
                 chunk: part.next.map_or(0.0, |(_, items)| items as f64),
@@ -373,7 +374,7 @@ impl Inner {
                 lane,
                 waiting: items,
                 running: 0.0,
-                sequences: 0.0,
+                claims: Vec::new(),
                 item: tokens.map(|tokens| tokens.item(&scene.habits[lane])),
                 vtime: None,
                 chunk: 0.0,
@@ -457,7 +458,7 @@ impl Inner {
                 lane,
                 waiting: stage.items,
                 running: 0.0,
-                sequences: 0.0,
+                claims: Vec::new(),
                 item: tokens.map(|tokens| tokens.item(&scene.habits[lane])),
                 vtime: None,
                 chunk: 0.0,

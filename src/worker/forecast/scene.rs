@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::engines::Seen;
 use super::arrivals::{HORIZON_S, Stream};
+use super::engines::Seen;
 use super::simulate::{Played, concurrency, full_rate, simulate, usual_item};
 use super::told::plural;
 use super::work::Habits;
@@ -73,7 +73,7 @@ impl Scene {
                 lane,
                 waiting: items,
                 running: 0.0,
-                sequences: 0.0,
+                claims: Vec::new(),
                 item: Some(item),
                 vtime: None,
                 chunk: 0.0,
@@ -125,7 +125,8 @@ impl Scene {
             }
         }
         let later: f64 = self.world.jobs[at].stages.iter().skip(1).flatten().map(Part::open).sum();
-        let about = if later > 0.0 { format!(", {} of stages to come", later.round()) } else { String::new() };
+        let about =
+            if later > 0.0 { format!(", {} of stages to come", later.round()) } else { String::new() };
         basis.push(format!(
             "{} left{about}: about {} read and {} decoded",
             plural(items, "item"),
@@ -144,7 +145,12 @@ impl Scene {
             }
         }
         let class = self.world.jobs[at].class;
-        let others = self.world.jobs.iter().enumerate().filter(|(other, job)| *other != at && job.arrives_s <= 0.0 && job.class >= class);
+        let others = self
+            .world
+            .jobs
+            .iter()
+            .enumerate()
+            .filter(|(other, job)| *other != at && job.arrives_s <= 0.0 && job.class >= class);
         let beside = |job: &Job| -> f64 {
             let parts = job.stages.iter().flatten();
             parts.filter(|part| engines.contains(&self.world.lanes[part.lane].engine)).map(Part::open).sum()
@@ -171,7 +177,9 @@ impl Scene {
         }
         let sequences = part.item.map_or(1.0, |item| concurrency(of, &item)).floor();
         let (read, decoded) = cost.rates(sequences, of.max_step_rows);
-        Some(format!("measured: {read:.0} tokens/s read, {decoded:.0} tokens/s decoded {sequences} at a time"))
+        Some(format!(
+            "measured: {read:.0} tokens/s read, {decoded:.0} tokens/s decoded {sequences} at a time"
+        ))
     }
 }
 

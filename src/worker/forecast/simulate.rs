@@ -31,7 +31,8 @@ pub struct Played {
 
 pub fn simulate(world: &World) -> Played {
     let mut play = Play::new(world);
-    let mut first = world.jobs.iter().map(|job| vec![0.0; job.stages.first().map_or(0, Vec::len)]).collect::<Vec<_>>();
+    let mut first =
+        world.jobs.iter().map(|job| vec![0.0; job.stages.first().map_or(0, Vec::len)]).collect::<Vec<_>>();
     for turn in 0..MAX_TURNS {
         play.claim();
         let rates = play.rates();
@@ -58,17 +59,23 @@ struct Flow {
     vtime: i64,
     /// Left of the chunk that is next in line.
     chunk: f64,
-    in_hand: f64,
-    /// Of those, the ones of an express claim.
-    express: f64,
+    /// Claimed, by claim, the oldest first.
+    hand: Vec<(i64, f64)>,
     /// Most that were in hand since the last claim: as many sequences may run to the end.
     peak: f64,
+}
+
+impl Flow {
+    fn in_hand(&self) -> f64 {
+        self.hand.iter().map(|(_, items)| items).sum()
+    }
 }
 
 struct Play<'a> {
     world: &'a World,
     now: f64,
     flows: Vec<Flow>,
+    claims: i64,
     /// Jobs that are yet to come, the next one last.
     coming: Vec<usize>,
     /// By job: the stage at work.
@@ -82,13 +89,16 @@ struct Play<'a> {
 
 impl<'a> Play<'a> {
     fn new(world: &'a World) -> Self {
-        let usual: Vec<Option<Item>> = world.lanes.iter().map(|lane| usual_item(world, lane.engine)).collect();
+        let usual: Vec<Option<Item>> =
+            world.lanes.iter().map(|lane| usual_item(world, lane.engine)).collect();
         let budget = (0..world.lanes.len()).map(|lane| budget(world, lane, usual[lane])).collect();
         let ends = world.jobs.iter().map(|job| vec![None; job.stages.len()]).collect();
         let mut play = Self {
             world,
             now: 0.0,
             flows: Vec::new(),
+            // beyond every time of a claim
+            claims: i64::MAX / 2,
             coming: Vec::new(),
             stage: vec![0; world.jobs.len()],
             ends,
@@ -149,9 +159,8 @@ impl<'a> Play<'a> {
             waiting: part.waiting,
             vtime,
             chunk: chunk.min(part.waiting),
-            in_hand: part.running,
-            express: 0.0,
-            peak: part.sequences,
+            hand: if part.running > NOTHING { hand(part) } else { Vec::new() },
+            peak: part.sequences(),
         }
     }
 
@@ -173,22 +182,28 @@ impl<'a> Play<'a> {
         self.world.lanes[lane].ready_in_s.is_some_and(|at| at <= self.now + 1e-9)
     }
 
-    /// Claims until every model has in hand what it may have.
+    /// Claims until every model has in hand what it may have: so many bundles, and one more that is an express.
     fn claim(&mut self) {
+        let allowed = self.world.claims.in_hand.max(1.0) as usize;
         for lane in 0..self.world.lanes.len() {
             if !self.is_ready(lane) {
                 continue;
             }
-            let bundles = (self.world.claims.in_hand - 1.0).max(0.0);
-            loop {
-                let of_lane = self.flows.iter().filter(|flow| flow.lane == lane);
-                let regular: f64 = of_lane.map(|flow| flow.in_hand - flow.express).sum();
-                if regular > self.budget[lane] * bundles + NOTHING || !self.take_bundle(lane) {
-                    break;
-                }
+            while self.claims_of(lane) < allowed && self.take_bundle(lane) {}
+            if self.claims_of(lane) == allowed {
+                self.take_express(lane);
             }
-            self.take_express(lane);
         }
+    }
+
+    /// Claims in hand of a lane.
+    fn claims_of(&self, lane: usize) -> usize {
+        let of_lane = self.flows.iter().filter(|flow| flow.lane == lane);
+        let mut claims: Vec<i64> =
+            of_lane.flat_map(|flow| flow.hand.iter().map(|(claim, _)| *claim)).collect();
+        claims.sort_unstable();
+        claims.dedup();
+        claims.len()
     }
 
     /// The flow whose chunk is first in line, of those that `may` be.
@@ -204,6 +219,7 @@ impl<'a> Play<'a> {
     fn take_bundle(&mut self, lane: usize) -> bool {
         let budget = self.budget[lane];
         let mut taken = 0.0;
+        self.claims += 1;
         while taken < budget {
             let Some(at) = self.first(lane, |_| true) else { break };
             let whole = self.flows[at].chunk;
@@ -217,22 +233,19 @@ impl<'a> Play<'a> {
 
     /// Jobs that are level with the head of the queue and have nothing in hand.
     fn take_express(&mut self, lane: usize) {
-        let is_out = self.flows.iter().any(|flow| flow.lane == lane && flow.express > NOTHING);
-        let Some(head) = self.first(lane, |_| true).filter(|_| !is_out) else { return };
+        let Some(head) = self.first(lane, |_| true) else { return };
         let level = (self.class(&self.flows[head]), self.flows[head].vtime);
         let budget = self.world.claims.min_items;
-        let mut taken = 0.0;
+        let (mut taken, claim) = (0.0, self.claims + 1);
+        self.claims = claim;
         while taken < budget {
             let may = |flow: &Flow| {
-                flow.in_hand - flow.express <= NOTHING
-                    && (flow.express <= NOTHING || taken > 0.0)
-                    && (self.class(flow), flow.vtime) == level
+                flow.hand.iter().all(|(of, _)| *of == claim) && (self.class(flow), flow.vtime) == level
             };
             let Some(at) = self.first(lane, may) else { return };
             let whole = self.flows[at].chunk;
             let items = if taken == 0.0 && whole > 1.5 * budget { budget } else { whole };
             self.take(at, items);
-            self.flows[at].express += items;
             taken += items;
         }
     }
@@ -240,11 +253,16 @@ impl<'a> Play<'a> {
     fn take(&mut self, at: usize, items: f64) {
         let (weight, chunk_items) =
             (self.world.jobs[self.flows[at].job].weight, self.world.claims.chunk_items);
+        let claim = self.claims;
         let flow = &mut self.flows[at];
         let items = items.min(flow.waiting);
+        // a flow that drains has fewer sequences than at its last claim
+        flow.peak = flow.in_hand().ceil().max(1.0).min(flow.peak.max(1.0)) + items;
         flow.waiting -= items;
-        flow.in_hand += items;
-        flow.peak = flow.in_hand.max(flow.peak);
+        match flow.hand.last_mut() {
+            Some((of, held)) if *of == claim => *held += items,
+            _ => flow.hand.push((claim, items)),
+        }
         flow.vtime += (items * VTIME_OF_ITEM / weight) as i64;
         flow.chunk = if flow.chunk - items > NOTHING { flow.chunk - items } else { chunk_items };
         flow.chunk = flow.chunk.min(flow.waiting);
@@ -256,7 +274,9 @@ impl<'a> Play<'a> {
         for (number, engine) in self.world.engines.iter().enumerate() {
             let Some(cost) = engine.cost else { continue };
             let runs = |flow: &Flow| {
-                self.world.lanes[flow.lane].engine == number && flow.in_hand > NOTHING && self.is_ready(flow.lane)
+                self.world.lanes[flow.lane].engine == number
+                    && !flow.hand.is_empty()
+                    && self.is_ready(flow.lane)
             };
             let mut at_work: Vec<usize> = (0..self.flows.len()).filter(|at| runs(&self.flows[*at])).collect();
             at_work.sort_by_key(|at| std::cmp::Reverse(self.class(&self.flows[*at])));
@@ -272,7 +292,8 @@ impl<'a> Play<'a> {
                 fill(&mut room, &flows, &mut sequences[from..until]);
                 from = until;
             }
-            let per_step = |(n, at): (&f64, &usize)| n * self.flows[*at].item.rows / self.flows[*at].item.steps;
+            let per_step =
+                |(n, at): (&f64, &usize)| n * self.flows[*at].item.rows / self.flows[*at].item.steps;
             let rows: f64 = sequences.iter().zip(&at_work).map(per_step).sum();
             let slowed = (rows / engine.max_step_rows).max(1.0);
             let step_s = (cost.step_s + cost.row_s * rows / slowed) * slowed;
@@ -289,42 +310,30 @@ impl<'a> Play<'a> {
         if let Some(next) = self.coming.last() {
             dt = (self.world.jobs[*next].arrives_s - self.now).max(0.0);
         }
-        for lane in 0..self.world.lanes.len() {
-            let of_lane = || self.flows.iter().zip(rates).filter(|(flow, _)| flow.lane == lane);
-            if let Some(at) = self.world.lanes[lane].ready_in_s.filter(|at| *at > self.now + 1e-9) {
+        for lane in &self.world.lanes {
+            if let Some(at) = lane.ready_in_s.filter(|at| *at > self.now + 1e-9) {
                 dt = dt.min(at - self.now);
             }
-            let (mut hand, mut rate, mut queue) = (0.0, 0.0, 0.0);
-            for (flow, speed) in of_lane() {
-                hand += (flow.in_hand - flow.express).max(0.0);
-                rate += speed;
-                queue += flow.waiting;
-                if *speed > 0.0 {
-                    dt = dt.min(flow.in_hand / speed);
-                    if flow.express > NOTHING {
-                        dt = dt.min(flow.express / speed);
-                    }
-                }
-            }
-            let kept = self.budget[lane] * (self.world.claims.in_hand - 1.0).max(0.0);
-            if queue > NOTHING && rate > 0.0 && hand > kept {
-                dt = dt.min((hand - kept) / rate + 1e-9);
-            }
+        }
+        for (flow, speed) in self.flows.iter().zip(rates).filter(|(_, speed)| **speed > 0.0) {
+            dt = dt.min(flow.hand.first().map_or(f64::INFINITY, |(_, items)| items / speed));
         }
         if !dt.is_finite() {
             return false;
         }
         self.now += dt;
         for (flow, speed) in self.flows.iter_mut().zip(rates) {
-            let done = speed * dt;
-            flow.in_hand -= done;
-            flow.express = (flow.express - done).max(0.0);
-            if flow.in_hand <= NOTHING {
-                (flow.in_hand, flow.express) = (0.0, 0.0);
+            // the oldest claim first: the engine takes a group's requests by age
+            if let Some((_, items)) = flow.hand.first_mut() {
+                *items -= speed * dt;
+                if *items <= NOTHING {
+                    flow.hand.remove(0);
+                }
             }
         }
         self.end_stages();
-        while let Some(next) = self.coming.pop_if(|next| self.world.jobs[*next].arrives_s <= self.now + 1e-9) {
+        while let Some(next) = self.coming.pop_if(|next| self.world.jobs[*next].arrives_s <= self.now + 1e-9)
+        {
             self.begin_stage(next, false);
         }
         true
@@ -333,7 +342,7 @@ impl<'a> Play<'a> {
     fn end_stages(&mut self) {
         let mut ended: Vec<usize> = Vec::new();
         self.flows.retain(|flow| {
-            let is_over = flow.waiting <= NOTHING && flow.in_hand <= NOTHING;
+            let is_over = flow.waiting <= NOTHING && flow.hand.is_empty();
             if is_over && !ended.contains(&flow.job) {
                 ended.push(flow.job);
             }
@@ -347,6 +356,16 @@ impl<'a> Play<'a> {
             }
         }
     }
+}
+
+/// A part's claims, with as much in them as is left to do.
+fn hand(part: &Part) -> Vec<(i64, f64)> {
+    let sequences = part.sequences();
+    if sequences <= 0.0 {
+        return vec![(0, part.running)];
+    }
+    let left = |(claim, items): &(i64, f64)| (*claim, items * part.running / sequences);
+    part.claims.iter().map(left).filter(|(_, items)| *items > NOTHING).collect()
 }
 
 /// What an engine has left for further sequences.
@@ -374,7 +393,11 @@ fn fill(room: &mut Room, flows: &[&Flow], sequences: &mut [f64]) {
             break;
         }
         let middle = if low > 0.0 { (low * high).sqrt() } else { high / 1e3 };
-        if fits(middle) { low = middle } else { high = middle }
+        if fits(middle) {
+            low = middle
+        } else {
+            high = middle
+        }
         if high < 1e-6 {
             break;
         }

@@ -49,7 +49,9 @@ impl Sketch {
             (Asked { spec, catalog, drafts: Vec::new() }, stages)
         });
         let Ok((asked, mut stages)) = drawn.await else { return Ok(None) };
-        if stages.is_empty() && let Some(stage) = first.first().map(|draft| draft.stage) {
+        if stages.is_empty()
+            && let Some(stage) = first.first().map(|draft| draft.stage)
+        {
             let mut only = StageSketch::new(&asked.spec, stage, first);
             only.items = total as f64;
             stages.push(only);

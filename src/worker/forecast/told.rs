@@ -23,11 +23,7 @@ pub struct Left {
 
 impl Left {
     pub fn new(seconds: f64, bounds: &Bounds) -> Self {
-        Self {
-            seconds,
-            low_s: seconds * bounds.low,
-            high_s: seconds * bounds.high,
-        }
+        Self { seconds, low_s: seconds * bounds.low, high_s: seconds * bounds.high }
     }
 
     /// The same, some time later.

@@ -164,10 +164,8 @@ mod tests {
 
     #[test]
     fn jobs_that_asked_the_same_count_before_others_and_longer_prompts_have_longer_answers() {
-        let like = Like {
-            same: took(10.0, 300.0, 200.0, 50.0, 30.0),
-            all: took(90.0, 900.0, 0.0, 500.0, 0.0),
-        };
+        let like =
+            Like { same: took(10.0, 300.0, 200.0, 50.0, 30.0), all: took(90.0, 900.0, 0.0, 500.0, 0.0) };
         let prompts = Prompts { items: 5.0, tokens: 400.0, head: 200.0, answer_limit: 100.0 };
         let tokens = expected(Stage::Attribute, &Experience::default(), &like, Some(&prompts)).unwrap();
         assert_eq!(tokens, Tokens { fresh: 200.0, answered: 100.0, chosen: 40.0, charge: 500.0 });

@@ -51,14 +51,14 @@ pub struct Item {
 }
 
 /// Items of one stage at one model.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     pub lane: usize,
     pub waiting: f64,
     /// Claimed and not ended: work left, in whole items. Two that are half done are one.
     pub running: f64,
-    /// The same in sequences: items, however far they are.
-    pub sequences: f64,
+    /// The same in sequences: items, however far they are, by the claim that they are of.
+    pub claims: Vec<(i64, f64)>,
     /// Absent: nobody can tell yet.
     pub item: Option<Item>,
     /// Of the next chunk in line; absent where none waits, or the stage has not begun.
@@ -68,6 +68,10 @@ pub struct Part {
 }
 
 impl Part {
+    pub fn sequences(&self) -> f64 {
+        self.claims.iter().map(|(_, items)| items).sum()
+    }
+
     pub fn open(&self) -> f64 {
         self.waiting + self.running
     }
