@@ -37,25 +37,25 @@ impl Arrivals {
     }
 
     /// What comes steadily, if anything does: the median stretch counts, so that many jobs handed over at once are
-    /// not held to be handed over again and again.
+    /// not held to be handed over again and again; and of the jobs' work the median, for what one rare large job
+    /// would do is not what is to be expected.
     pub fn stream(&self, now_s: f64) -> Option<Stream> {
         if now_s - self.since_s < HORIZON_S / 2.0 {
             return None;
         }
         let mut bins = [0.0; BINS];
-        let (mut n, mut sum) = (0.0, 0.0);
-        for (at, work) in &self.jobs {
-            let bin = ((now_s - at) / BIN_S) as usize;
-            if let Some(of) = bins.get_mut(bin) {
-                *of += work;
-                n += 1.0;
-                sum += work;
+        let mut work: Vec<f64> = Vec::new();
+        for (at, work_s) in &self.jobs {
+            if let Some(bin) = bins.get_mut(((now_s - at) / BIN_S) as usize) {
+                *bin += 1.0;
+                work.push(*work_s);
             }
         }
         bins.sort_by(f64::total_cmp);
-        let per_s = f64::midpoint(bins[BINS / 2 - 1], bins[BINS / 2]) / BIN_S;
-        let work_s: f64 = sum / n;
-        (per_s > 0.0 && n > 0.0).then(|| Stream { every_s: work_s / per_s, work_s })
+        work.sort_by(f64::total_cmp);
+        let n = f64::midpoint(bins[BINS / 2 - 1], bins[BINS / 2]);
+        let work_s = work.get(work.len() / 2).copied()?;
+        (n > 0.0).then(|| Stream { every_s: BIN_S / n, work_s })
     }
 }
 

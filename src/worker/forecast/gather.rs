@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use super::capacity::full_rate;
 use super::drag::Flight;
 use super::engines;
 use super::outlook::{Inner, Memory};
 use super::scene::Scene;
-use super::simulate::{Played, full_rate};
+use super::simulate::Played;
 use super::sketch::Sketch;
 use super::work::{self, Like};
 use super::world::{Claims, Cost, Job, Part, World};

@@ -7,6 +7,7 @@
 //! ([`arrivals`]); others are not foreseen, and what they did to earlier forecasts is in the bounds of the next.
 
 pub mod arrivals;
+pub mod capacity;
 pub mod cost;
 pub mod drag;
 mod engines;

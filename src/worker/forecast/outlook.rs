@@ -207,7 +207,10 @@ impl Inner {
         let now = memory.engines.seconds();
         for (at, parts) in jobs.iter().enumerate() {
             let is_new = memory.seen.as_ref().is_some_and(|seen| !seen.contains(&parts[0].job));
-            for (engine, work_s) in scene.work_s(at).into_iter().filter(|_| is_new) {
+            if !is_new {
+                continue;
+            }
+            for (engine, work_s) in scene.work_s(at) {
                 let Some(base) = scene.base(engine) else { continue };
                 memory.arrivals.entry(base).or_insert_with(|| Arrivals::since(0.0)).come(now, work_s);
             }
@@ -263,6 +266,9 @@ impl Inner {
     ) -> Result<Prospect, StoreError> {
         let mut memory = self.memory.lock().await;
         let memory = &mut *memory;
+        // who asks once wants it as it is now
+        memory.experience.clear();
+        memory.paces.clear();
         let jobs = by_job(self.store.open_work().await?);
         self.sketch(memory, &jobs).await?;
         let mut scene = self.scene(memory).await?;

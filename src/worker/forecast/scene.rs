@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::arrivals::{HORIZON_S, Stream};
+use super::capacity::{concurrency, full_rate, usual_item};
 use super::engines::Seen;
-use super::simulate::{Played, concurrency, full_rate, simulate, usual_item};
+use super::simulate::{Played, simulate};
 use super::told::plural;
 use super::work::Habits;
 use super::world::{Engine, Job, Lane, Part, World};
@@ -51,14 +52,17 @@ impl Scene {
         self.lanes.values().find(on_it).map(|seen| seen.base.clone())
     }
 
-    /// Seconds that an engine would be busy with a job alone.
-    pub fn work_s(&self, at: usize) -> Vec<(usize, f64)> {
-        let of_part = |part: &Part| {
+    /// Seconds that each engine would be busy with a job alone.
+    pub fn work_s(&self, at: usize) -> BTreeMap<usize, f64> {
+        let mut work = BTreeMap::new();
+        for part in self.parts(at) {
             let engine = self.world.lanes[part.lane].engine;
-            let rate = full_rate(&self.world.engines[engine], &part.item?)?;
-            Some((engine, part.open() / rate))
-        };
-        self.parts(at).filter_map(of_part).collect()
+            let rate = part.item.and_then(|item| full_rate(&self.world.engines[engine], &item));
+            if let Some(rate) = rate {
+                *work.entry(engine).or_default() += part.open() / rate;
+            }
+        }
+        work
     }
 
     /// Adds jobs that are expected to come, after all that are there.

@@ -9,12 +9,13 @@
 //!
 //! Not modelled: items that will fail and be tried again, and chat completions, which pass the queue by.
 
-use super::world::{Claims, Engine, Item, Part, World};
+use super::capacity::{budget, usual_item};
+use super::world::{Item, Part, World};
 
-/// Turns of the simulation per job beyond which bundles are made larger, so that its cost has a bound.
-const MAX_CLAIMS: f64 = 1_000.0;
 /// Turns after which it is given up: nothing is told rather than something false.
 const MAX_TURNS: usize = 50_000;
+/// How much answers of a kind differ in length, as a share of the mean: the longest ends the job.
+const VARIATION: f64 = 0.35;
 /// Less than this of an item is none.
 const NOTHING: f64 = 1e-6;
 /// Virtual time of one item of weight 1 (percent), as the store counts it.
@@ -63,9 +64,15 @@ struct Flow {
     hand: Vec<(i64, f64)>,
     /// Most that were in hand since the last claim: as many sequences may run to the end.
     peak: f64,
+    /// Seconds that the longest of the last answers takes beyond the mean, once all others have ended.
+    tail_s: Option<f64>,
 }
 
 impl Flow {
+    fn is_over(&self) -> bool {
+        self.waiting <= NOTHING && self.hand.is_empty() && self.tail_s.is_some_and(|left| left <= 1e-9)
+    }
+
     fn in_hand(&self) -> f64 {
         self.hand.iter().map(|(_, items)| items).sum()
     }
@@ -76,6 +83,8 @@ struct Play<'a> {
     now: f64,
     flows: Vec<Flow>,
     claims: i64,
+    /// By engine: what its last step took.
+    step_s: Vec<f64>,
     /// Jobs that are yet to come, the next one last.
     coming: Vec<usize>,
     /// By job: the stage at work.
@@ -99,6 +108,7 @@ impl<'a> Play<'a> {
             flows: Vec::new(),
             // beyond every time of a claim
             claims: i64::MAX / 2,
+            step_s: vec![0.0; world.engines.len()],
             coming: Vec::new(),
             stage: vec![0; world.jobs.len()],
             ends,
@@ -161,6 +171,7 @@ impl<'a> Play<'a> {
             chunk: chunk.min(part.waiting),
             hand: if part.running > NOTHING { hand(part) } else { Vec::new() },
             peak: part.sequences(),
+            tail_s: None,
         }
     }
 
@@ -269,7 +280,7 @@ impl<'a> Play<'a> {
     }
 
     /// Items per second of each flow.
-    fn rates(&self) -> Vec<f64> {
+    fn rates(&mut self) -> Vec<f64> {
         let mut rates = vec![0.0; self.flows.len()];
         for (number, engine) in self.world.engines.iter().enumerate() {
             let Some(cost) = engine.cost else { continue };
@@ -297,6 +308,9 @@ impl<'a> Play<'a> {
             let rows: f64 = sequences.iter().zip(&at_work).map(per_step).sum();
             let slowed = (rows / engine.max_step_rows).max(1.0);
             let step_s = (cost.step_s + cost.row_s * rows / slowed) * slowed;
+            if !at_work.is_empty() {
+                self.step_s[number] = step_s;
+            }
             for (n, at) in sequences.iter().zip(&at_work) {
                 rates[*at] = n / (self.flows[*at].item.steps * step_s).max(1e-9);
             }
@@ -318,17 +332,27 @@ impl<'a> Play<'a> {
         for (flow, speed) in self.flows.iter().zip(rates).filter(|(_, speed)| **speed > 0.0) {
             dt = dt.min(flow.hand.first().map_or(f64::INFINITY, |(_, items)| items / speed));
         }
+        for left in self.flows.iter().filter_map(|flow| flow.tail_s) {
+            dt = dt.min(left);
+        }
         if !dt.is_finite() {
             return false;
         }
         self.now += dt;
         for (flow, speed) in self.flows.iter_mut().zip(rates) {
+            flow.tail_s = flow.tail_s.map(|left| left - dt);
             // the oldest claim first: the engine takes a group's requests by age
             if let Some((_, items)) = flow.hand.first_mut() {
                 *items -= speed * dt;
                 if *items <= NOTHING {
                     flow.hand.remove(0);
                 }
+            }
+            if flow.waiting <= NOTHING && flow.hand.is_empty() && flow.tail_s.is_none() {
+                let engine = self.world.lanes[flow.lane].engine;
+                // the largest of k draws lies about so many deviations above the mean
+                let deviations = (2.0 * flow.peak.max(1.0).ln()).sqrt();
+                flow.tail_s = Some(VARIATION * deviations * flow.item.steps * self.step_s[engine]);
             }
         }
         self.end_stages();
@@ -342,7 +366,7 @@ impl<'a> Play<'a> {
     fn end_stages(&mut self) {
         let mut ended: Vec<usize> = Vec::new();
         self.flows.retain(|flow| {
-            let is_over = flow.waiting <= NOTHING && flow.hand.is_empty();
+            let is_over = flow.is_over();
             if is_over && !ended.contains(&flow.job) {
                 ended.push(flow.job);
             }
@@ -408,50 +432,4 @@ fn fill(room: &mut Room, flows: &[&Flow], sequences: &mut [f64]) {
         room.sequences = (room.sequences - *n).max(0.0);
         room.kv = (room.kv - *n * flow.item.held).max(0.0);
     }
-}
-
-/// The mean item of an engine, over all open work whose size is known.
-pub fn usual_item(world: &World, engine: usize) -> Option<Item> {
-    let (mut sum, mut n) = (Item::default(), 0.0);
-    for part in world.jobs.iter().flat_map(|job| job.stages.iter().flatten()) {
-        let Some(item) = part.item.filter(|_| world.lanes[part.lane].engine == engine) else { continue };
-        let open = part.open();
-        n += open;
-        sum.rows += open * item.rows;
-        sum.steps += open * item.steps;
-        sum.held += open * item.held;
-        sum.charge += open * item.charge;
-    }
-    let mean = |of: f64| of / n;
-    (n > NOTHING).then(|| Item {
-        rows: mean(sum.rows),
-        steps: mean(sum.steps),
-        held: mean(sum.held),
-        charge: mean(sum.charge),
-    })
-}
-
-/// Items of a bundle: some seconds of work at the rate at which an engine full of usual items serves them.
-fn budget(world: &World, lane: usize, usual: Option<Item>) -> f64 {
-    let Claims { min_items, max_items, target_s, .. } = world.claims;
-    let engine = &world.engines[world.lanes[lane].engine];
-    let parts = world.jobs.iter().flat_map(|job| job.stages.iter().flatten());
-    let open: f64 = parts.filter(|part| part.lane == lane).map(Part::open).sum();
-    let wanted = usual.and_then(|item| full_rate(engine, &item)).map_or(min_items, |rate| rate * target_s);
-    wanted.clamp(min_items, max_items.max(min_items)).floor().max(open / MAX_CLAIMS)
-}
-
-/// Items per second of an engine that has nothing but such items, and plenty of them.
-pub fn full_rate(engine: &Engine, item: &Item) -> Option<f64> {
-    let cost = engine.cost?;
-    let sequences = concurrency(engine, item);
-    let rows = sequences * item.rows / item.steps;
-    let slowed = (rows / engine.max_step_rows).max(1.0);
-    let step_s = (cost.step_s + cost.row_s * rows / slowed) * slowed;
-    Some(sequences / (item.steps * step_s).max(1e-9))
-}
-
-/// Sequences of such items that run at once.
-pub fn concurrency(engine: &Engine, item: &Item) -> f64 {
-    (engine.kv_tokens / item.held.max(1.0)).min(engine.max_sequences).max(1.0)
 }
