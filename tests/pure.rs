@@ -1,4 +1,4 @@
-//! Pure code: sources, items, prompts, schemas, answers, facts, exports. Data in, data out.
+//! Pure code: sources, items, prompts, schemas, answers, facts, exports, forecasts. Data in, data out.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/answers.rs"]
@@ -13,6 +13,8 @@ mod ddl;
 mod dot;
 #[path = "pure/export.rs"]
 mod export;
+#[path = "pure/forecast.rs"]
+mod forecast;
 #[path = "pure/golden.rs"]
 mod golden;
 #[path = "pure/manifest.rs"]

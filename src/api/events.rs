@@ -194,7 +194,7 @@ fn lasting_models(mut models: ModelList) -> ModelList {
 
 fn lasting_jobs(mut jobs: JobPage) -> JobPage {
     for job in &mut jobs.jobs {
-        job.throughput = None;
+        (job.throughput, job.eta) = (None, None);
     }
     jobs
 }

@@ -13,6 +13,7 @@ use crate::models::manager::Manager;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::telemetry::metric::Metrics;
+use crate::worker::forecast::Outlook;
 
 /// Whose jobs these are, until keys tell tenants apart.
 pub const TENANT: &str = "default";
@@ -41,6 +42,8 @@ pub struct State {
     /// Of the running binary.
     pub version: &'static str,
     pub check_schema: SchemaCheck,
+    /// Tells when jobs will end.
+    pub outlook: Outlook,
     streams: Arc<Semaphore>,
     submissions: Arc<Semaphore>,
 }
@@ -61,6 +64,7 @@ impl State {
         let Parts { store, models, settings, metrics, shutdown, clock, check_schema } = parts;
         let streams = Arc::new(Semaphore::new(settings.http.max_streams));
         let submissions = Arc::new(Semaphore::new(settings.http.max_open_submissions));
+        let outlook = Outlook::new(store.clone(), models.clone(), settings.clone());
         let version = env!("CARGO_PKG_VERSION");
         Self {
             store,
@@ -71,6 +75,7 @@ impl State {
             clock,
             version,
             check_schema,
+            outlook,
             streams,
             submissions,
         }

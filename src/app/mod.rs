@@ -185,6 +185,7 @@ impl Server {
             clock,
             check_schema: Arc::new(check_schema),
         });
+        state.outlook.start(&shutdown);
         let http = shutdown.spawn(api::serve(listener, state));
         tracing::info!(%address, models = settings.models.len(), "adit listens");
         Ok(Self { address, settings, shutdown, database, models, worker: worker_id, http })

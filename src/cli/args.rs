@@ -398,6 +398,12 @@ pub struct BenchArguments {
     /// Runs of each side after one that is not counted; medians are reported
     #[arg(long, default_value_t = 3)]
     pub runs: usize,
+    /// Jobs of the workload eta
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    pub jobs: usize,
+    /// Seconds within which they come
+    #[arg(long, default_value_t = 240.0, value_name = "S")]
+    pub over: f64,
     /// The model that adit serves the workload with
     #[arg(long)]
     pub model: Option<String>,
@@ -450,6 +456,8 @@ pub enum Workload {
     Attribute,
     /// The custom task over 256 short letters; repeats its prompts, and has no peer
     Custom,
+    /// Jobs of every task and of many sizes that come one by one: how far off the times are that were told of them
+    Eta,
 }
 
 fn confidence(text: &str) -> Result<f64, String> {

@@ -76,9 +76,11 @@ fn rate(job: &Job) -> String {
     {
         return waits.detail.clone();
     }
-    let Some(rate) = &job.throughput else { return String::new() };
-    let eta = rate.eta_s.map(|s| format!(", {s:.0} s left")).unwrap_or_default();
-    format!("{:.0} tok/s in, {:.0} tok/s out{eta}", rate.prompt_tokens_per_s, rate.output_tokens_per_s)
+    let left = job.eta.as_ref().and_then(report::left);
+    let rate = job.throughput.as_ref().map(|rate| {
+        format!("{:.0} tok/s in, {:.0} tok/s out", rate.prompt_tokens_per_s, rate.output_tokens_per_s)
+    });
+    rate.into_iter().chain(left).collect::<Vec<_>>().join(", ")
 }
 
 fn style() -> ProgressStyle {

@@ -7,7 +7,7 @@ use crate::domain::confidence::Confidence;
 use crate::domain::fact::DataModel;
 use crate::domain::model::ModelState;
 use crate::wire::estimate::Estimate;
-use crate::wire::job::{Counts, Job};
+use crate::wire::job::{Counts, Eta, Job};
 use crate::wire::model::Model;
 
 /// Rows of one table of facts; the rest is counted.
@@ -214,12 +214,12 @@ pub fn job(job: &Job) -> String {
     ));
     if let Some(rate) = &job.throughput {
         out.push_str(&format!(
-            "rate    {:.2} items/s, {:.0} tokens/s in, {:.0} tokens/s out{}\n",
-            rate.items_per_s,
-            rate.prompt_tokens_per_s,
-            rate.output_tokens_per_s,
-            rate.eta_s.map(|s| format!(", about {s:.0} s left")).unwrap_or_default()
+            "rate    {:.2} items/s, {:.0} tokens/s in, {:.0} tokens/s out\n",
+            rate.items_per_s, rate.prompt_tokens_per_s, rate.output_tokens_per_s,
         ));
+    }
+    if let Some(eta) = &job.eta {
+        out.push_str(&end(eta));
     }
     for waits in &job.waiting_for {
         out.push_str(&format!("waits   {}\n", waits.detail));
@@ -234,6 +234,42 @@ pub fn job(job: &Job) -> String {
         out.push_str(&format!("left out  {} parts in all\n", job.left_out_total));
     }
     out
+}
+
+/// "about 40 s left (30 to 70 s)"; nothing if no end can be told.
+pub fn left(eta: &Eta) -> Option<String> {
+    let seconds = eta.seconds?;
+    let range =
+        eta.low_s.zip(eta.high_s).map(|(low, high)| format!(" ({} to {})", duration(low), duration(high)));
+    Some(format!("about {} left{}", duration(seconds), range.unwrap_or_default()))
+}
+
+/// "30–70 s", or "?" if no end can be told.
+pub fn left_short(eta: &Eta) -> String {
+    match eta.low_s.zip(eta.high_s) {
+        Some((low, high)) if high < 5_400.0 => format!("{low:.0}–{high:.0} s"),
+        Some((low, high)) => format!("{:.1}–{:.1} h", low / 3_600.0, high / 3_600.0),
+        None => "?".into(),
+    }
+}
+
+/// When a job will end, what that rests on, and why it cannot be told.
+fn end(eta: &Eta) -> String {
+    let mut out = left(eta).map(|text| format!("end     {text}\n")).unwrap_or_default();
+    eta.basis
+        .iter()
+        .filter(|_| eta.seconds.is_some())
+        .for_each(|text| out.push_str(&format!("        {text}\n")));
+    eta.unknown.iter().for_each(|why| out.push_str(&format!("end     cannot be told: {why}\n")));
+    out
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 5_400.0 => format!("{s:.0} s"),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3_600.0),
+        s => format!("{:.1} d", s / 86_400.0),
+    }
 }
 
 pub fn models(models: &[Model], style: Style) -> String {
@@ -285,10 +321,10 @@ pub fn estimate(estimate: &Estimate, style: Style) -> String {
     );
     if style == Style::Table {
         let (prompt, output) = (number(estimate.prompt_tokens), number(estimate.output_tokens));
-        let seconds = time(estimate.seconds);
         out.push_str(&format!(
-            "{} items, {prompt} prompt tokens, {output} output tokens, {seconds}\n",
-            estimate.items
+            "{} items, {prompt} prompt tokens, {output} output tokens\n{}",
+            estimate.items,
+            end(&estimate.eta)
         ));
         for stage in &estimate.stages {
             stage.unknown.iter().for_each(|why| out.push_str(&format!("unknown: {why}\n")));
@@ -329,6 +365,14 @@ pub fn bytes(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_is_told_with_its_range_or_with_why_not() {
+        let eta = Eta { seconds: Some(40.2), low_s: Some(30.0), high_s: Some(7_200.0), ..Eta::default() };
+        assert_eq!(left(&eta).unwrap(), "about 40 s left (30 s to 2.0 h)");
+        let eta = Eta { unknown: vec!["it is away".into()], basis: vec!["x".into()], ..Eta::default() };
+        assert_eq!((left(&eta), end(&eta)), (None, "end     cannot be told: it is away\n".into()));
+    }
 
     #[test]
     fn bytes_in_units() {

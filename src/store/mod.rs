@@ -25,6 +25,7 @@ pub mod finish;
 pub mod history;
 pub mod introspect;
 pub mod job;
+pub mod outlook;
 pub mod replica;
 pub mod rerun;
 pub mod rescue;

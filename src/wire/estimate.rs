@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use crate::domain::model::ModelState;
 use crate::domain::task::Stage;
+use crate::wire::job::Eta;
 
 /// `POST /v1/jobs/estimate`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -18,6 +19,8 @@ pub struct Estimate {
     /// From now to the last result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
+    /// The same with its bounds and what it rests on: the forecast that the job would have right after its submission.
+    pub eta: Eta,
     /// In order.
     pub stages: Vec<StageEstimate>,
     /// Parts of the source that a lenient submission would leave out.
@@ -48,7 +51,8 @@ pub struct StageEstimate {
     /// Items of other jobs that wait for the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items_ahead: Option<u64>,
-    /// With the load of the model, as far as it tells, and a fair share of what waits.
+    /// From the end of the stage before, or from now, to its own; a load of the model and what shares its engine
+    /// are in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<f64>,
     /// Why something is absent.

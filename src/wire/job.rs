@@ -46,6 +46,9 @@ pub struct Job {
     /// Absent until items have ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throughput: Option<Throughput>,
+    /// When it will end. Absent when it has, and while the database cannot be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<Eta>,
     /// Why items wait, one entry per model that items wait for; empty when none waits.
     #[serde(default)]
     pub waiting_for: Vec<WaitingFor>,
@@ -146,7 +149,29 @@ impl From<domain::usage::Usage> for Usage {
     }
 }
 
-/// Rates, and what they say of the job's end: of the last minute while it runs, of the whole run once it has
+/// When a job will end, from now: by what its items take, how fast its engines are, what shares them under the
+/// queue's fairness, stages to come, and what is left of a load. Jobs that come later are foreseen only so far as
+/// they disturbed earlier forecasts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Eta {
+    /// Until the last item of the last stage; absent, as its bounds, where nobody can tell: `unknown` says why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// One in ten ends sooner, by how far off earlier forecasts were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low_s: Option<f64>,
+    /// One in ten ends later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub high_s: Option<f64>,
+    /// What it rests on, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub basis: Vec<String>,
+    /// Why no end can be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<String>,
+}
+
+/// Rates: of the last minute while it runs, of the whole run once it has
 /// ended. Zero when nothing ended within the last minute. A pause of more than 20 s does not count: the
 /// measurement begins anew where work went on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -154,8 +179,7 @@ pub struct Throughput {
     pub items_per_s: f64,
     pub prompt_tokens_per_s: f64,
     pub output_tokens_per_s: f64,
-    /// Until the items that exist now have ended, at this rate; stages that have not begun are not counted.
-    /// Absent when the job has ended, nothing can run, or nothing ended within the last minute.
+    /// As `eta.seconds`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<f64>,
 }

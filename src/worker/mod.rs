@@ -13,6 +13,7 @@ mod bundle;
 pub mod chat;
 mod context;
 pub mod estimate;
+pub mod forecast;
 mod request;
 mod speech;
 

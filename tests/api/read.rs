@@ -52,6 +52,40 @@ async fn jobs_are_filtered() {
 }
 
 #[tokio::test]
+async fn a_job_says_why_nobody_can_tell_when_it_will_end() {
+    let api = start().await;
+    let id = api.custom_job(10).await;
+    let why = |eta: &Value| {
+        assert_eq!(
+            (&eta["seconds"], &eta["low_s"], &eta["high_s"]),
+            (&Value::Null, &Value::Null, &Value::Null)
+        );
+        serde_json::from_value::<Vec<String>>(eta["unknown"].clone()).unwrap()
+    };
+    let job = api.get(&format!("/v1/jobs/{id}")).await.ok();
+    let unknown = why(&job["eta"]);
+    assert!(unknown.contains(&"model 'concept' is not loaded".into()), "{unknown:?}");
+    assert!(unknown.iter().any(|why| why.contains("has not answered an item of this kind")), "{unknown:?}");
+    let page = api.get("/v1/jobs").await.ok();
+    assert_eq!(page["jobs"][0]["eta"], job["eta"]);
+    let estimate = api.post_to("/v1/jobs/estimate", &custom(json!(["one", "two"]))).await.ok();
+    assert_eq!(why(&estimate["eta"]), unknown);
+    assert_eq!(estimate["seconds"], Value::Null);
+
+    // items of a stage that have ended say what others take; the model is still away
+    let claims = api.claim(4).await;
+    api.commit(&claims[0], &[0, 1]).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_000)).await;
+    let job = api.get(&format!("/v1/jobs/{id}")).await.ok();
+    let unknown = why(&job["eta"]);
+    assert!(!unknown.iter().any(|why| why.contains("has not answered")), "{unknown:?}");
+    assert!(unknown.contains(&"model 'concept' is not loaded".into()), "{unknown:?}");
+    // a job that has ended has no end to come
+    api.call("POST", &format!("/v1/jobs/{id}/cancel")).await.ok();
+    assert_eq!(api.get(&format!("/v1/jobs/{id}")).await.ok().get("eta"), None);
+}
+
+#[tokio::test]
 async fn results_are_read_while_the_job_runs() {
     let api = start().await;
     let id = api.custom_job(10).await;

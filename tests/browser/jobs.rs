@@ -23,6 +23,8 @@ async fn a_job_is_watched_to_its_end() {
     page.click(&format!("[data-job='{job}'] a.id")).await;
     page.until(&format!("location.pathname === '/jobs/{job}'")).await;
     assert_eq!(page.text("[data-progress]").await, "0 %");
+    page.until("document.querySelector('.basis')?.textContent.includes(\"model 'concept' is not loaded\")")
+        .await;
     site.client.load("concept").await.unwrap();
     // how far it has come, time and again, never back
     let mut seen: Vec<i64> = Vec::new();

@@ -56,8 +56,17 @@ async fn short_jobs_do_not_wait_for_a_huge_one() {
     }
     let long = client.job(long.id).await.unwrap();
     assert!(long.counts.waiting > 50_000, "the huge job was no competition: {:?}", long.counts);
-    let eta = long.throughput.unwrap();
-    println!("the huge job: {:.0} items a second, {:.0} s left", eta.items_per_s, eta.eta_s.unwrap());
+    let (rate, eta) = (long.throughput.unwrap(), long.eta.unwrap());
+    let (low, seconds, high) = (eta.low_s.unwrap(), eta.seconds.unwrap(), eta.high_s.unwrap());
+    println!(
+        "the huge job: {:.0} items a second, {seconds:.0} s left ({low:.0} to {high:.0})",
+        rate.items_per_s
+    );
+    assert_eq!(rate.eta_s, Some(seconds));
+    assert!(low <= seconds && seconds <= high && eta.unknown.is_empty() && !eta.basis.is_empty(), "{eta:?}");
+    // short jobs and loads do not matter to it: what it did per second goes on
+    let plain = long.counts.waiting as f64 / rate.items_per_s;
+    assert!(seconds > plain / 3.0 && seconds < plain * 3.0, "{seconds} {plain}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,8 @@ impl Watch {
     async fn read(&self) -> Result<Option<Job>, StoreError> {
         let reading = async {
             let Some(row) = self.state.store.job(self.id).await? else { return Ok(None) };
-            Ok(Some(view::job(row, &Facts::gather(&self.state).await)))
+            let facts = Facts::gather(&self.state, std::slice::from_ref(&row)).await;
+            Ok(Some(view::job(row, &facts)))
         };
         match tokio::time::timeout(PATIENCE, reading).await {
             Ok(read) => read,
@@ -104,7 +105,7 @@ impl Watch {
                 }
             };
             let mut comparable = job.clone();
-            comparable.throughput = None;
+            (comparable.throughput, comparable.eta) = (None, None);
             let is_old = |(told, at): &(Job, Instant)| *told != job && at.elapsed() >= MINOR;
             let is_minor_news = self.is_away || self.told.as_ref().is_some_and(is_old);
             if self.seen.as_ref() == Some(&comparable) && !is_minor_news {

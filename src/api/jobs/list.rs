@@ -46,11 +46,11 @@ pub async fn read_page(state: &State, query: &JobsQuery) -> Result<JobPage, ApiE
     let more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let next = rows.last().filter(|_| more).map(|row| row.id.0);
-    let facts = Facts::gather(state).await;
+    let facts = Facts::gather(state, &rows).await;
     Ok(JobPage { jobs: rows.into_iter().map(|row| view::job(row, &facts)).collect(), next })
 }
 
-/// Look at a job: state, counts by stage, usage, rates, and why items wait.
+/// Look at a job: state, counts by stage, usage, rates, when it will end, and why items wait.
 #[utoipa::path(
     get, path = "/v1/jobs/{id}", tag = "jobs", params(("id" = uuid::Uuid, Path, description = "The job.")),
     responses((status = 200, description = "The job as it stands.", body = Job)),
@@ -62,7 +62,8 @@ pub async fn get_job(Shared(state): Shared<State>, JobPath(id): JobPath) -> Resu
 /// The view of a job that must exist.
 pub async fn read_job(state: &State, id: JobId) -> Result<Job, ApiError> {
     let row = state.store.job(id).await?.ok_or_else(|| ApiError::job_not_found(id))?;
-    Ok(view::job(row, &Facts::gather(state).await))
+    let facts = Facts::gather(state, std::slice::from_ref(&row)).await;
+    Ok(view::job(row, &facts))
 }
 
 /// A page's size within its limit.

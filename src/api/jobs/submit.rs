@@ -303,7 +303,8 @@ async fn answer(state: &State, done: Done) -> Result<Response, ApiError> {
                     ended::tell(&state.store, row.id).await;
                 }
             }
-            view::job(row, &view::Facts::gather(state).await)
+            let facts = view::Facts::gather(state, std::slice::from_ref(&row)).await;
+            view::job(row, &facts)
         }
         Ok(None) if submitted.created => view::unread(submitted.job, &options, left_out, state.clock.now()),
         Ok(None) => return Err(ApiError::job_not_found(submitted.job)),

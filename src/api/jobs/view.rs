@@ -1,6 +1,7 @@
 //! From a row of the store to a job as clients see it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
@@ -12,7 +13,11 @@ use crate::domain::model::{ModelState, ModelStatus};
 use crate::domain::omission::Omissions;
 use crate::domain::task::Stage;
 use crate::store::job::{JobRow, Recent};
-use crate::wire::job::{Counts, Job, JobError, StageProgress, Throughput, Usage, WaitReason, WaitingFor};
+use crate::wire::job::{
+    Counts, Eta, Job, JobError, StageProgress, Throughput, Usage, WaitReason, WaitingFor,
+};
+use crate::worker::forecast::outlook::View;
+use crate::worker::forecast::told::Forecast;
 
 /// What a view needs beside the row.
 pub struct Facts {
@@ -20,11 +25,20 @@ pub struct Facts {
     pub statuses: BTreeMap<String, ModelStatus>,
     /// Items that wait, by model; absent when the database could not say.
     pub queue: Option<BTreeMap<String, i64>>,
+    /// Forecasts of open jobs; absent likewise.
+    pub outlook: Option<Arc<View>>,
 }
 
 impl Facts {
-    pub async fn gather(state: &State) -> Self {
+    /// What views of `rows` need.
+    pub async fn gather(state: &State, rows: &[JobRow]) -> Self {
+        let newest_open = rows.iter().filter(|row| !row.state.is_final()).map(|row| row.id).max();
+        let outlook = match newest_open {
+            Some(job) => state.outlook.view(Some(job)).await.ok(),
+            None => None,
+        };
         Self {
+            outlook,
             now: state.clock.now(),
             statuses: state.models.get_all_statuses().into_iter().collect(),
             queue: state.store.waiting_by_model().await.ok(),
@@ -42,6 +56,8 @@ pub fn job(row: JobRow, facts: &Facts) -> Job {
         }
     }
     let waiting_for = waiting_for(&stages, facts);
+    let eta =
+        facts.outlook.as_ref().filter(|_| !row.state.is_final()).and_then(|view| view.of(row.id)).map(eta);
     Job {
         id: row.id.0,
         task: row.spec.task,
@@ -58,7 +74,8 @@ pub fn job(row: JobRow, facts: &Facts) -> Job {
         carried: row.carried(),
         counts: row.counts.into(),
         usage: row.usage.into(),
-        throughput: throughput(&row, facts.now, can_run(&stages, facts)),
+        throughput: throughput(&row, facts.now, eta.as_ref().and_then(|eta| eta.seconds)),
+        eta,
         stages,
         waiting_for,
         error: row.failure.map(|(code, message)| JobError { code, message }),
@@ -115,6 +132,7 @@ pub fn unread(id: JobId, options: &Options, left_out: Omissions, now: DateTime<U
         stages: options.spec.task.stages().iter().map(stage).collect(),
         usage: Usage::default(),
         throughput: None,
+        eta: None,
         waiting_for: Vec::new(),
         error: None,
         left_out_total: left_out.total,
@@ -122,15 +140,20 @@ pub fn unread(id: JobId, options: &Options, left_out: Omissions, now: DateTime<U
     }
 }
 
-/// Whether any open item's model serves now.
-fn can_run(stages: &[StageProgress], facts: &Facts) -> bool {
-    stages
-        .iter()
-        .filter(|stage| stage.counts.waiting + stage.counts.running > 0)
-        .any(|stage| facts.statuses.get(&stage.model).is_some_and(ModelStatus::admits_work))
+pub fn eta(forecast: Forecast) -> Eta {
+    let Forecast { left, basis, unknown } = forecast;
+    // nobody reads a hundredth of a second
+    let round = |seconds: f64| (seconds * 100.0).round() / 100.0;
+    Eta {
+        seconds: left.map(|left| round(left.seconds)),
+        low_s: left.map(|left| round(left.low_s)),
+        high_s: left.map(|left| round(left.high_s)),
+        basis,
+        unknown,
+    }
 }
 
-fn throughput(row: &JobRow, now: DateTime<Utc>, can_run: bool) -> Option<Throughput> {
+fn throughput(row: &JobRow, now: DateTime<Utc>, eta_s: Option<f64>) -> Option<Throughput> {
     let ended = row.counts.succeeded + row.counts.failed - row.carried();
     if ended == 0 {
         return None;
@@ -148,14 +171,11 @@ fn throughput(row: &JobRow, now: DateTime<Utc>, can_run: bool) -> Option<Through
     if over.seconds <= 0.0 {
         return None;
     }
-    let items_per_s = over.items / over.seconds;
-    let open = row.counts.waiting + row.counts.running;
-    let has_end = !row.state.is_final() && open > 0 && can_run && items_per_s > 0.0;
     Some(Throughput {
-        items_per_s,
+        items_per_s: over.items / over.seconds,
         prompt_tokens_per_s: over.prompt_tokens / over.seconds,
         output_tokens_per_s: over.output_tokens / over.seconds,
-        eta_s: has_end.then(|| open as f64 / items_per_s),
+        eta_s,
     })
 }
 
@@ -218,6 +238,7 @@ mod tests {
     use crate::domain::model::{LoadFailure, LoadProgress, LoadStage};
     use crate::domain::task::Task;
     use crate::store::job::StageRow;
+    use crate::worker::forecast::told::Left;
     use crate::{domain, wire};
 
     fn at(ms: i64) -> DateTime<Utc> {
@@ -272,7 +293,7 @@ mod tests {
 
     fn facts(status: Option<ModelStatus>) -> Facts {
         let statuses = status.map(|status| ("concept".to_string(), status)).into_iter().collect();
-        Facts { now: at(11_000), statuses, queue: Some([("concept".to_string(), 70)].into()) }
+        Facts { now: at(11_000), statuses, queue: Some([("concept".to_string(), 70)].into()), outlook: None }
     }
 
     fn ready() -> ModelStatus {
@@ -280,22 +301,30 @@ mod tests {
     }
 
     #[test]
-    fn rates_and_the_end_follow_from_what_was_done() {
+    fn rates_follow_from_what_was_done() {
         let view = job(row(30, 20), &facts(Some(ready())));
         let throughput = view.throughput.unwrap();
-        assert_eq!((throughput.items_per_s, throughput.eta_s), (2.0, Some(15.0)));
+        assert_eq!((throughput.items_per_s, throughput.eta_s), (2.0, None));
         assert_eq!(throughput.output_tokens_per_s, 5.0);
         assert_eq!(job(row(30, 0), &facts(Some(ready()))).throughput, None);
-        let stopped = job(row(30, 20), &facts(Some(ModelStatus::NotLoaded)));
-        assert_eq!(stopped.throughput.unwrap().eta_s, None);
-        // nothing ended lately: no rate, and no end that could be told
+        // nothing ended lately: no rate
         let stuck = JobRow { recent: None, ..row(30, 20) };
         let throughput = job(stuck, &facts(Some(ready()))).throughput.unwrap();
-        assert_eq!((throughput.items_per_s, throughput.eta_s), (0.0, None));
+        assert_eq!(throughput.items_per_s, 0.0);
         // a job that has ended tells of its whole run
         let (state, finished_at) = (JobState::Completed, Some(at(6_000)));
         let ended = JobRow { state, finished_at, recent: None, ..row(0, 20) };
         assert_eq!(job(ended, &facts(Some(ready()))).throughput.unwrap().items_per_s, 4.0);
+    }
+
+    #[test]
+    fn a_forecast_keeps_its_bounds_or_says_why_there_is_none() {
+        let left = Left { seconds: 12.345, low_s: 10.0, high_s: 20.0 };
+        let told = eta(Forecast { left: Some(left), basis: vec!["rates".into()], unknown: Vec::new() });
+        assert_eq!((told.low_s, told.seconds, told.high_s), (Some(10.0), Some(12.35), Some(20.0)));
+        let unknown = vec!["model 'concept' is not loaded".to_string()];
+        let told = eta(Forecast { unknown: unknown.clone(), ..Forecast::default() });
+        assert_eq!((told.seconds, told.unknown), (None, unknown));
     }
 
     #[test]

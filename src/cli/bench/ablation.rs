@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::super::args::{AblationArguments, Global};
+use super::super::args::{AblationArguments, Global, Workload};
 use super::super::exit::{Exit, Stop};
 use super::super::output::print_json;
 use super::super::settings as overlay;
@@ -71,6 +71,9 @@ pub async fn run(global: &Global, args: &AblationArguments) -> Result<Exit> {
     if args.items == 0 || args.runs == 0 || settings.models.is_empty() {
         let text = "--items and --runs must be at least 1, and a model is needed: --model concept=PATH";
         return Err(Stop::new(Exit::Usage, text).into());
+    }
+    if args.workload == Workload::Eta {
+        return Err(Stop::new(Exit::Usage, "eta measures what is told of jobs, not how fast they are").into());
     }
     let wanted: Vec<Setting> = SETTINGS
         .into_iter()

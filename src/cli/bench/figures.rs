@@ -111,7 +111,7 @@ fn share(part: u64, whole: u64) -> f64 {
 }
 
 /// The value that `at` of all values do not exceed (nearest rank); 0 of none.
-fn percentile(values: &mut [f64], at: f64) -> f64 {
+pub fn percentile(values: &mut [f64], at: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let rank = (at * values.len() as f64).ceil() as usize;
     values.get(rank.saturating_sub(1)).copied().unwrap_or(0.0)

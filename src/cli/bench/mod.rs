@@ -2,6 +2,8 @@
 //! against any OpenAI-compatible server in turn.
 
 pub mod ablation;
+mod arrivals;
+mod eta;
 mod extraction;
 mod figures;
 mod ours;
@@ -40,6 +42,9 @@ pub async fn run(global: &Global, args: &BenchArguments) -> Result<Exit> {
         None => None,
     };
     let first_run = args.first_run.unwrap_or_else(number_from_the_clock);
+    if args.workload == Workload::Eta {
+        return eta::run(global, &client, args, first_run).await;
+    }
     let before = ready.engine.unwrap_or_default();
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     for n in 0..=args.runs as u64 {
@@ -87,7 +92,7 @@ fn check(args: &BenchArguments) -> Result<()> {
     }
     if args.peer.is_some() && args.workload.shape().is_none() {
         return wrong(
-            "answers of attribute and custom are bounded in ways that only adit knows: compare head, long, tiny or mixed",
+            "answers of attribute and custom are bounded in ways that only adit knows, and eta is about adit alone: compare head, long, tiny or mixed",
         );
     }
     Ok(())
@@ -116,7 +121,7 @@ impl Workload {
             Workload::Long => Some(Shape::Long),
             Workload::Tiny => Some(Shape::Tiny),
             Workload::Mixed => Some(Shape::Mixed),
-            Workload::Attribute | Workload::Custom => None,
+            Workload::Attribute | Workload::Custom | Workload::Eta => None,
         }
     }
 }

@@ -40,7 +40,7 @@ pub fn screen(frame: &mut Frame, view: &View, server: &str, age: Duration) {
     table(frame, engines, "Engines", &ENGINES, &[30, 8, 8, 12, 9, 10, 10, 6, 20], rows);
     let rows = look.jobs.iter().map(|job| (job_cells(job, 8), 4, Style::new()));
     let name = format!("Jobs ({})", look.jobs.len());
-    table(frame, jobs, &name, &JOBS, &[9, 13, 12, 9, 26, 9, 9, 40], rows);
+    table(frame, jobs, &name, &JOBS, &[9, 13, 12, 9, 26, 9, 16, 40], rows);
     frame.render_widget(Line::from("q ends").style(Modifier::DIM), foot);
 }
 
@@ -160,7 +160,7 @@ fn job_cells(job: &Job, id_len: usize) -> [String; 8] {
         job.state.as_str().into(),
         format!("{} {} of {}", bar(share), counts.ended(), counts.total),
         rate.map_or(String::new(), |rate| format!("{:.2}", rate.items_per_s)),
-        rate.and_then(|rate| rate.eta_s).map_or(String::new(), |s| format!("{s:.0} s")),
+        job.eta.as_ref().map_or(String::new(), report::left_short),
         job.waiting_for.first().map_or(String::new(), |waits| waits.detail.clone()),
     ]
 }

@@ -35,6 +35,14 @@ export function duration(s) {
   return `${Math.round(s / 86400)} d`;
 }
 
+/** "30 to 70 s": the unit once, where both have the same. */
+export function span(low, high) {
+  const [from, to] = [duration(low), duration(high)];
+  if (from === to) return to;
+  const unit = ` ${to.split(" ").at(-1)}`;
+  return `${from.endsWith(unit) ? from.slice(0, -unit.length) : from} to ${to}`;
+}
+
 export function percent(share) {
   return `${Math.floor(100 * share)} %`;
 }

@@ -2,7 +2,7 @@
 
 import { legend } from "./bar.js";
 import { h } from "./dom.js";
-import { count, duration, percent, plural, rate, words } from "./format.js";
+import { count, duration, percent, plural, rate, span, words } from "./format.js";
 import { isFinal } from "./job_actions.js";
 import { ended, inWords, parts, progressBar } from "./progress.js";
 import { title } from "./section.js";
@@ -22,6 +22,7 @@ export function jobProgress(job) {
       h("span", { "data-progress": ended(counts) }, percent(share)),
       h("span", { class: "eta" }, eta(job)),
     ),
+    basis(job),
     progressBar(counts, "tall"),
     legend(parts(counts)),
     job.stages.length > 1 ? h("ol", { class: "job-stages" }, job.stages.map(stageRow)) : null,
@@ -44,13 +45,30 @@ function stageRow(stage, at) {
 }
 
 function eta(job) {
-  const left = job.throughput?.eta_s;
   if (isFinal(job)) {
     if (!job.finished_at || !job.started_at) return job.state;
     return `${job.state} in ${duration((new Date(job.finished_at) - new Date(job.started_at)) / 1000)}`;
   }
+  const left = job.eta?.seconds;
   if (left === undefined) return job.state === "queued" ? "not begun" : "no end can be told yet";
-  return job.stages.some((stage) => !stage.begun) ? `${duration(left)} left in this stage` : `${duration(left)} left`;
+  return `about ${duration(left)} left (${span(job.eta.low_s, job.eta.high_s)})`;
+}
+
+/** What the end rests on, or why none can be told. */
+function basis(job) {
+  const why = job.eta?.unknown?.length > 0;
+  const lines = (why ? job.eta.unknown : job.eta?.basis) || [];
+  if (isFinal(job) || lines.length === 0) return null;
+  return h(
+    "details",
+    { key: "basis", class: "basis" },
+    h("summary", null, why ? "Why no end can be told" : "What this rests on"),
+    h(
+      "ul",
+      null,
+      lines.map((line, at) => h("li", { key: at }, line)),
+    ),
+  );
 }
 
 /** `history` is what `GET /v1/jobs/{id}/throughput` answers. */

@@ -1,7 +1,7 @@
 // The table of jobs, newest first, with its filters.
 
 import { h } from "./dom.js";
-import { ago, count, duration, rate, shortId, words } from "./format.js";
+import { ago, count, duration, rate, shortId, span, words } from "./format.js";
 import { canRetry, cancelJob, isFinal, retryJob } from "./job_actions.js";
 import { pill } from "./pill.js";
 import { ended, progressBar } from "./progress.js";
@@ -91,7 +91,7 @@ function row(job, isFresh) {
       counts.failed > 0 ? h("a", { href: link(jobPath(job.id), { outcome: "failed" }) }, count(counts.failed)) : "0",
     ),
     h("td", { class: "number" }, speed ? rate(speed.items_per_s) : "–"),
-    h("td", { class: "number" }, speed?.eta_s !== undefined ? duration(speed.eta_s) : "–"),
+    left(job),
     h(
       "td",
       { class: "waits" },
@@ -135,6 +135,15 @@ function row(job, isFresh) {
         : null,
     ),
   );
+}
+
+/** The time left; between which bounds, and on what it rests, as its title. */
+function left(job) {
+  const eta = job.eta;
+  if (isFinal(job) || !eta) return h("td", { class: "number" }, "–");
+  if (eta.seconds === undefined) return h("td", { class: "number", title: (eta.unknown || []).join("\n") }, "?");
+  const title = [span(eta.low_s, eta.high_s), ...(eta.basis || [])].join("\n");
+  return h("td", { class: "number", title }, duration(eta.seconds));
 }
 
 /** Which of several stages a job is in. A stage may stand there once for each model. */
