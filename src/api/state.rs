@@ -1,10 +1,12 @@
 //! What handlers share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::keyring::Keyring;
 use super::problem::ApiError;
 use crate::clock::Clock;
 use crate::config::settings::Settings;
@@ -13,9 +15,6 @@ use crate::models::manager::Manager;
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::telemetry::metric::Metrics;
-
-/// Whose jobs these are, until keys tell tenants apart.
-pub const TENANT: &str = "default";
 
 /// Why a client's JSON Schema is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +40,7 @@ pub struct State {
     /// Of the running binary.
     pub version: &'static str,
     pub check_schema: SchemaCheck,
+    pub(super) keys: Keyring,
     streams: Arc<Semaphore>,
     submissions: Arc<Semaphore>,
 }
@@ -61,6 +61,7 @@ impl State {
         let Parts { store, models, settings, metrics, shutdown, clock, check_schema } = parts;
         let streams = Arc::new(Semaphore::new(settings.http.max_streams));
         let submissions = Arc::new(Semaphore::new(settings.http.max_open_submissions));
+        let keys = Keyring::new(store.clone(), Duration::from_millis(settings.http.key_cache_ms));
         let version = env!("CARGO_PKG_VERSION");
         Self {
             store,
@@ -71,6 +72,7 @@ impl State {
             clock,
             version,
             check_schema,
+            keys,
             streams,
             submissions,
         }
@@ -102,7 +104,7 @@ impl State {
         }
     }
 
-    pub(super) fn request_timeout(&self) -> std::time::Duration {
-        std::time::Duration::from_millis(self.settings.http.request_timeout_ms)
+    pub(super) fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.settings.http.request_timeout_ms)
     }
 }

@@ -7,6 +7,7 @@ mod demo;
 mod doctor;
 mod exit;
 mod jobs;
+mod keys;
 mod manual;
 mod models;
 mod output;
@@ -92,6 +93,7 @@ async fn run(global: &Global, command: &Command) -> Result<Exit> {
         Command::Retry { job, code } => jobs::retry(global, job, *code).await,
         Command::Delete { job } => jobs::delete(global, job).await,
         Command::Models(args) => models::run(global, args).await,
+        Command::Keys(args) => keys::run(global, args).await,
         Command::Migrate(args) => serve::migrate(global, args).await,
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Bench(args) => bench::run(global, args).await,

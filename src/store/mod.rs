@@ -24,11 +24,14 @@ pub mod finish;
 pub mod history;
 pub mod introspect;
 pub mod job;
+pub mod key;
+pub mod quota;
 pub mod replica;
 pub mod rescue;
 pub mod result;
 pub mod retry;
 pub mod submit;
+pub mod tenant;
 mod words;
 
 use std::str::FromStr;

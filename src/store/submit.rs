@@ -5,6 +5,7 @@ use sqlx::postgres::Postgres;
 use sqlx::{PgConnection, Transaction};
 use uuid::Uuid;
 
+use super::quota::{self, Charge};
 use super::words::to_json;
 use super::{CHANNEL_WORK, Store, StoreError};
 use crate::domain::catalog::Catalog;
@@ -59,6 +60,9 @@ pub struct Submission {
     served: Vec<(i32, String)>,
     failures: Failures,
     left_out: Omissions,
+    /// Whose quota it counts towards, and the tokens that were free when it was opened.
+    charge: Option<Charge>,
+    room: i64,
     chunk_items: i32,
 }
 
@@ -95,7 +99,8 @@ impl Submission {
             if insert_job(&mut tx, &job).await? { None } else { Some(find_earlier(&mut tx, &job).await?) };
         let rows = ItemRows::new(job.id.0, 0);
         let (served, failures, left_out) = (Vec::new(), Failures::default(), Omissions::default());
-        Ok(Self { tx, job, earlier, rows, served, failures, left_out, chunk_items })
+        let (charge, room) = (None, i64::MAX);
+        Ok(Self { tx, job, earlier, rows, served, failures, left_out, charge, room, chunk_items })
     }
 
     pub fn job(&self) -> JobId {
@@ -121,12 +126,35 @@ impl Submission {
         self.left_out = left_out;
     }
 
+    /// Counts what is pushed from now on towards a key's quota. Refused while it comes in where it is sure not to
+    /// fit; the last word is said at the commit.
+    pub async fn charge_to(&mut self, charge: Option<Charge>) -> Result<(), StoreError> {
+        self.charge = charge;
+        if let Some(Charge { key, max_queued_tokens: Some(max) }) = charge
+            && self.earlier.is_none()
+        {
+            self.room = max - quota::queued_tokens(&mut self.tx, key).await?;
+        }
+        Ok(())
+    }
+
+    /// Of the items so far, and of the catalog that their prompts are made from.
+    fn tokens(&self) -> i64 {
+        let catalog = self.job.catalog.as_ref().map_or(0, |catalog| to_json(catalog).len());
+        quota::tokens_of(self.rows.input_bytes + catalog as u64)
+    }
+
     /// Adds an item of the job's first stage. Its place is the order of pushes.
     pub async fn push(&mut self, draft: ItemDraft) -> Result<(), StoreError> {
         if self.earlier.is_some() {
             return Ok(());
         }
-        self.rows.push(&mut self.tx, &draft).await
+        self.rows.push(&mut self.tx, &draft).await?;
+        let asked = quota::tokens_of(self.rows.input_bytes);
+        match self.charge.and_then(|charge| charge.max_queued_tokens) {
+            Some(max) if asked > self.room => quota::admit(max - self.room, asked, max),
+            _ => Ok(()),
+        }
     }
 
     /// Adds an item that has failed already. Such items come after all that are to be run.
@@ -186,7 +214,9 @@ impl Submission {
         if total == 0 || self.failures.from == Some(0) {
             return Err(StoreError::Empty(self.job.id));
         }
-        set_total_and_hash(&mut self.tx, &self.job, total).await?;
+        let tokens = self.tokens();
+        let key = self.charge.map(|charge| charge.key.0);
+        set_total_and_hash(&mut self.tx, &self.job, total, key, tokens).await?;
         if !self.left_out.is_empty() {
             set_left_out(&mut self.tx, self.job.id, &self.left_out).await?;
         }
@@ -206,7 +236,10 @@ impl Submission {
         self.flush_failures().await?;
         let cut = Cut { lo: failed_from, hi: total, chunk_items: self.chunk_items };
         insert_failed_chunks(&mut self.tx, self.job.id, stage, &self.served[0].1, share, cut).await?;
-        Ok(())
+        match self.charge {
+            Some(charge) => quota::check(&mut self.tx, charge, tokens).await,
+            None => Ok(()),
+        }
     }
 
     async fn flush_failures(&mut self) -> Result<(), StoreError> {
@@ -231,12 +264,14 @@ pub(super) struct ItemRows {
     stages: Vec<&'static str>,
     inputs: Vec<String>,
     buffered_bytes: usize,
+    /// Of all inputs so far.
+    input_bytes: u64,
 }
 
 impl ItemRows {
     /// Rows of `job` from `next_seq` on.
     pub fn new(job: Uuid, next_seq: i32) -> Self {
-        Self { job, next_seq, stages: Vec::new(), inputs: Vec::new(), buffered_bytes: 0 }
+        Self { job, next_seq, stages: Vec::new(), inputs: Vec::new(), buffered_bytes: 0, input_bytes: 0 }
     }
 
     pub async fn push(&mut self, tx: &mut PgConnection, draft: &ItemDraft) -> Result<(), StoreError> {
@@ -245,6 +280,7 @@ impl ItemRows {
         }
         let input = to_json(&draft.input);
         self.buffered_bytes += input.len() + 64;
+        self.input_bytes += input.len() as u64;
         self.stages.push(draft.stage.as_str());
         self.inputs.push(input);
         self.next_seq += 1;
@@ -365,12 +401,20 @@ async fn copy_items(
     Ok(())
 }
 
-async fn set_total_and_hash(tx: &mut PgConnection, job: &NewJob, total: i32) -> Result<(), StoreError> {
+async fn set_total_and_hash(
+    tx: &mut PgConnection,
+    job: &NewJob,
+    total: i32,
+    key: Option<Uuid>,
+    input_tokens: i64,
+) -> Result<(), StoreError> {
     sqlx::query!(
-        "update jobs set total = $2, request_hash = $3 where id = $1",
+        "update jobs set total = $2, request_hash = $3, key_id = $4, input_tokens = $5 where id = $1",
         job.id.0,
         total,
         job.idempotency_key.as_ref().and(job.request_hash.as_deref()),
+        key,
+        input_tokens,
     )
     .execute(tx)
     .await?;

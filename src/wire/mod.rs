@@ -11,6 +11,7 @@ pub mod depth;
 pub mod estimate;
 pub mod health;
 pub mod job;
+pub mod key;
 pub mod model;
 pub mod openai;
 pub mod problem;

@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 use super::source::{self, Inputs};
 use super::view;
 use crate::api::body::{self, BodyKind, Lines, Params};
+use crate::api::caller::Caller;
 use crate::api::problem::ApiError;
-use crate::api::state::{State, TENANT};
+use crate::api::state::State;
 use crate::api::validate::{self, Options, Rules};
 use crate::domain::catalog::Catalog;
 use crate::domain::code::Code;
@@ -45,14 +46,18 @@ use crate::wire::submit::{JobRequest, StreamQuery};
         (status = 200, description = "An earlier submission under the same key made this job.", body = wire::job::Job),
     ),
 )]
-pub async fn submit(Shared(state): Shared<State>, mut request: Request) -> Result<Response, ApiError> {
+pub async fn submit(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    mut request: Request,
+) -> Result<Response, ApiError> {
     let headers = request.headers().clone();
     let key = body::idempotency_key(&headers)?;
     let done = match body::body_kind(&headers)? {
-        BodyKind::Json => submit_document(&state, key, &headers, request.into_body()).await?,
+        BodyKind::Json => submit_document(&state, &caller, key, &headers, request.into_body()).await?,
         BodyKind::Lines => {
             let Params(query) = request.extract_parts::<Params<StreamQuery>>().await?;
-            submit_lines(&state, key, query, request.into_body()).await?
+            submit_lines(&state, &caller, key, query, request.into_body()).await?
         }
     };
     answer(&state, done).await
@@ -67,6 +72,7 @@ struct Done {
 
 async fn submit_document(
     state: &State,
+    caller: &Caller,
     key: Option<String>,
     headers: &HeaderMap,
     body: Body,
@@ -84,8 +90,9 @@ async fn submit_document(
     options.check_count(drafts.len() as u64, limits)?;
 
     let _permit = state.open_submission().await?;
-    let job = new_job(&options, catalog, key, Some(hash));
+    let job = new_job(caller, &options, catalog, key, Some(hash));
     let mut submission = state.store.submit_begin(job).await?;
+    submission.charge_to(caller.charge()).await?;
     for draft in drafts {
         submission.push(draft).await?;
     }
@@ -95,6 +102,7 @@ async fn submit_document(
 
 async fn submit_lines(
     state: &State,
+    caller: &Caller,
     key: Option<String>,
     query: StreamQuery,
     body: Body,
@@ -107,9 +115,9 @@ async fn submit_lines(
     let _permit = state.open_submission().await?;
     let mut lines = Lines::new(body, &state.settings.limits, state.request_timeout(), &head);
     let outcome = if options.spec.task.reads_catalog() {
-        push_tables(state, &options, key, &mut lines, &mut sieve).await
+        push_tables(state, caller, &options, key, &mut lines, &mut sieve).await
     } else {
-        push_singles(state, &options, key, &mut lines, &mut sieve).await
+        push_singles(state, caller, &options, key, &mut lines, &mut sieve).await
     };
     match outcome {
         Ok(mut submission) => {
@@ -128,13 +136,15 @@ async fn submit_lines(
 /// Texts and messages go to the database as they come.
 async fn push_singles(
     state: &State,
+    caller: &Caller,
     options: &Options,
     key: Option<String>,
     lines: &mut Lines,
     sieve: &mut Sieve,
 ) -> Result<Submission, ApiError> {
     let limits = &state.settings.limits;
-    let mut submission = state.store.submit_begin(new_job(options, None, key, None)).await?;
+    let mut submission = state.store.submit_begin(new_job(caller, options, None, key, None)).await?;
+    submission.charge_to(caller.charge()).await?;
     let mut items = 0;
     while let Some((number, line)) = lines.next().await? {
         let draft = parse_line(number, line, limits.max_json_depth).and_then(|input| {
@@ -159,6 +169,7 @@ async fn push_singles(
 /// Tables make one catalog, which is part of the job and therefore held; it is bounded like a JSON body.
 async fn push_tables(
     state: &State,
+    caller: &Caller,
     options: &Options,
     key: Option<String>,
     lines: &mut Lines,
@@ -189,7 +200,9 @@ async fn push_tables(
     some_inputs(catalog.tables.len() as u64)?;
     let drafts = pipeline::first_items(&options.spec, Some(&catalog))?;
     options.check_count(drafts.len() as u64, limits)?;
-    let mut submission = state.store.submit_begin(new_job(options, Some(catalog), key, None)).await?;
+    let job = new_job(caller, options, Some(catalog), key, None);
+    let mut submission = state.store.submit_begin(job).await?;
+    submission.charge_to(caller.charge()).await?;
     for draft in drafts {
         submission.push(draft).await?;
     }
@@ -267,6 +280,7 @@ pub(super) fn singles(options: &Options, inputs: Vec<Value>) -> Result<Vec<ItemD
 }
 
 fn new_job(
+    caller: &Caller,
     options: &Options,
     catalog: Option<Catalog>,
     idempotency_key: Option<String>,
@@ -274,7 +288,7 @@ fn new_job(
 ) -> NewJob {
     NewJob {
         id: JobId::new(),
-        tenant: TENANT.into(),
+        tenant: caller.tenant().into(),
         spec: options.spec.clone(),
         catalog,
         class: options.class,
