@@ -28,7 +28,7 @@ pub fn tokens_of(bytes: u64) -> i64 {
 }
 
 /// What of the key has not ended yet, with what this transaction has written.
-pub(super) async fn queued_tokens(tx: &mut PgConnection, key: KeyId) -> Result<i64, StoreError> {
+async fn queued_tokens(tx: &mut PgConnection, key: KeyId) -> Result<i64, StoreError> {
     let tokens = sqlx::query_scalar!(
         r#"select (coalesce((
                 select sum(j.input_tokens::numeric * o.items / greatest(j.total, 1))

@@ -60,9 +60,8 @@ pub struct Submission {
     served: Vec<(i32, String)>,
     failures: Failures,
     left_out: Omissions,
-    /// Whose quota it counts towards, and the tokens that were free when it was opened.
+    /// Whose quota it counts towards.
     charge: Option<Charge>,
-    room: i64,
     chunk_items: i32,
 }
 
@@ -99,8 +98,8 @@ impl Submission {
             if insert_job(&mut tx, &job).await? { None } else { Some(find_earlier(&mut tx, &job).await?) };
         let rows = ItemRows::new(job.id.0, 0);
         let (served, failures, left_out) = (Vec::new(), Failures::default(), Omissions::default());
-        let (charge, room) = (None, i64::MAX);
-        Ok(Self { tx, job, earlier, rows, served, failures, left_out, charge, room, chunk_items })
+        let charge = None;
+        Ok(Self { tx, job, earlier, rows, served, failures, left_out, charge, chunk_items })
     }
 
     pub fn job(&self) -> JobId {
@@ -126,16 +125,10 @@ impl Submission {
         self.left_out = left_out;
     }
 
-    /// Counts what is pushed from now on towards a key's quota. Refused while it comes in where it is sure not to
-    /// fit; the last word is said at the commit.
-    pub async fn charge_to(&mut self, charge: Option<Charge>) -> Result<(), StoreError> {
+    /// Counts what is pushed towards a key's quota. What alone exceeds it is refused while it comes in; what waits
+    /// besides is asked about once, at the commit.
+    pub fn charge_to(&mut self, charge: Option<Charge>) {
         self.charge = charge;
-        if let Some(Charge { key, max_queued_tokens: Some(max) }) = charge
-            && self.earlier.is_none()
-        {
-            self.room = max - quota::queued_tokens(&mut self.tx, key).await?;
-        }
-        Ok(())
     }
 
     /// Of the items so far, and of the catalog that their prompts are made from.
@@ -152,8 +145,8 @@ impl Submission {
         self.rows.push(&mut self.tx, &draft).await?;
         let asked = quota::tokens_of(self.rows.input_bytes);
         match self.charge.and_then(|charge| charge.max_queued_tokens) {
-            Some(max) if asked > self.room => quota::admit(max - self.room, asked, max),
-            _ => Ok(()),
+            Some(max) => quota::admit(0, asked, max),
+            None => Ok(()),
         }
     }
 

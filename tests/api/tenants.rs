@@ -110,7 +110,9 @@ fn forget_times(body: &mut Value) {
 fn told(answer: &Answer, id: &str) -> (u16, String) {
     let mut body: Value = serde_json::from_slice(&answer.bytes).unwrap_or_else(|_| json!(answer.text()));
     forget_times(&mut body);
-    (answer.status.as_u16(), body.to_string().replace(id, "ID"))
+    // an id may be said in another spelling
+    let bare = |text: &str| text.replace('-', "");
+    (answer.status.as_u16(), bare(&body.to_string()).replace(&bare(id), "ID"))
 }
 
 /// The form of an id with other digits.

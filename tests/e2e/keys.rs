@@ -65,6 +65,8 @@ async fn a_door_to_the_network_has_a_lock() {
     assert!(said.contains("http.auth") && said.contains("adit keys create"), "{said}");
     assert!(said.contains("--insecure-no-auth"), "{said}");
 
+    let doctor = adit(dir, &[("ADIT_LISTEN", "0.0.0.0:0")], &["doctor", "--json"]);
+    assert!(text(&doctor.stdout).contains("there is no valid one"), "{doctor:?}");
     // a key that has expired opens nothing
     let brief = adit(dir, &[], &["keys", "create", "--name", "brief", "--expires", "1s"]);
     assert!(brief.status.success(), "{brief:?}");

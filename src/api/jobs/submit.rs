@@ -92,7 +92,7 @@ async fn submit_document(
     let _permit = state.open_submission().await?;
     let job = new_job(caller, &options, catalog, key, Some(hash));
     let mut submission = state.store.submit_begin(job).await?;
-    submission.charge_to(caller.charge()).await?;
+    submission.charge_to(caller.charge());
     for draft in drafts {
         submission.push(draft).await?;
     }
@@ -144,7 +144,7 @@ async fn push_singles(
 ) -> Result<Submission, ApiError> {
     let limits = &state.settings.limits;
     let mut submission = state.store.submit_begin(new_job(caller, options, None, key, None)).await?;
-    submission.charge_to(caller.charge()).await?;
+    submission.charge_to(caller.charge());
     let mut items = 0;
     while let Some((number, line)) = lines.next().await? {
         let draft = parse_line(number, line, limits.max_json_depth).and_then(|input| {
@@ -202,7 +202,7 @@ async fn push_tables(
     options.check_count(drafts.len() as u64, limits)?;
     let job = new_job(caller, options, Some(catalog), key, None);
     let mut submission = state.store.submit_begin(job).await?;
-    submission.charge_to(caller.charge()).await?;
+    submission.charge_to(caller.charge());
     for draft in drafts {
         submission.push(draft).await?;
     }
