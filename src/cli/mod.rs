@@ -114,7 +114,8 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         Some(ClientError::Problem(problem)) => match problem.code {
             Code::NotFound | Code::UnknownModel => Exit::NotFound,
             Code::RequestTimeout => Exit::TimedOut,
-            code if code.status() == 400 || code.status() == 422 => Exit::Usage,
+            // a key that is missing or lacks a scope is a matter of settings
+            code if matches!(code.status(), 400 | 401 | 403 | 422) => Exit::Usage,
             _ => Exit::Failed,
         },
         _ => Exit::Failed,
