@@ -197,6 +197,10 @@ impl Submission {
             };
         }
         self.write().await?;
+        if let Some(charge) = self.charge {
+            let tokens = self.tokens();
+            quota::check(&mut self.tx, charge, tokens).await?;
+        }
         self.tx.commit().await?;
         Ok(Submitted { job: self.job.id, created: true })
     }
@@ -229,10 +233,7 @@ impl Submission {
         self.flush_failures().await?;
         let cut = Cut { lo: failed_from, hi: total, chunk_items: self.chunk_items };
         insert_failed_chunks(&mut self.tx, self.job.id, stage, &self.served[0].1, share, cut).await?;
-        match self.charge {
-            Some(charge) => quota::check(&mut self.tx, charge, tokens).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     async fn flush_failures(&mut self) -> Result<(), StoreError> {
