@@ -26,6 +26,8 @@ mod events;
 mod follow;
 #[path = "api/harness.rs"]
 mod harness;
+#[path = "api/keys.rs"]
+mod keys;
 #[path = "api/models.rs"]
 mod models;
 #[path = "api/openai_batches.rs"]
@@ -34,9 +36,13 @@ mod openai_batches;
 mod openai_chat;
 #[path = "api/openai_files.rs"]
 mod openai_files;
+#[path = "api/quotas.rs"]
+mod quotas;
 #[path = "api/read.rs"]
 mod read;
 #[path = "api/since.rs"]
 mod since;
 #[path = "api/submit.rs"]
 mod submit;
+#[path = "api/tenants.rs"]
+mod tenants;

@@ -13,6 +13,8 @@ mod contact;
 mod diagram;
 #[path = "browser/jobs.rs"]
 mod jobs;
+#[path = "browser/keys.rs"]
+mod keys;
 #[path = "browser/mermaid.rs"]
 mod mermaid;
 #[path = "browser/models.rs"]

@@ -33,6 +33,8 @@ mod crash;
 mod fair;
 #[path = "e2e/gate.rs"]
 mod gate;
+#[path = "e2e/keys.rs"]
+mod keys;
 #[path = "e2e/large.rs"]
 mod large;
 #[path = "e2e/life.rs"]

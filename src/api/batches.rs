@@ -5,8 +5,9 @@ use axum::extract::{Request, State as Shared};
 use sha2::{Digest, Sha256};
 
 use super::body::{self, Named, Params, page_of};
+use super::caller::Caller;
 use super::problem::ApiError;
-use super::state::{State, TENANT};
+use super::state::State;
 use crate::domain::batch::{BatchState, FileRole};
 use crate::domain::chat::Refusal;
 use crate::domain::code::Code;
@@ -30,7 +31,11 @@ use crate::wire::openai::{DEFAULT_PAGE, MAX_PAGE};
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key with the same content answers the same batch; with other content, 409.")),
     responses((status = 200, description = "The batch is committed.", body = Batch)),
 )]
-pub async fn create_batch(Shared(state): Shared<State>, request: Request) -> Result<Json<Batch>, ApiError> {
+pub async fn create_batch(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<Batch>, ApiError> {
     if state.shutdown.is_requested() {
         return Err(ApiError::new(Code::ShuttingDown, "no new batches are taken"));
     }
@@ -39,12 +44,13 @@ pub async fn create_batch(Shared(state): Shared<State>, request: Request) -> Res
     let limits = &state.settings.limits;
     let asked: BatchRequest = body::read_json(body, &parts.headers, limits, state.request_timeout()).await?;
     let digest = Sha256::digest(serde_json::to_vec(&asked).expect("a request came from JSON")).to_vec();
-    let batch = NewBatch { idempotency: key.map(|key| (key, digest)), ..check(&state, asked).await? };
+    let batch =
+        NewBatch { idempotency: key.map(|key| (key, digest)), ..check(&state, &caller, asked).await? };
     let id = state.store.create_batch(&batch).await?;
-    read(&state, id).await.map(Json)
+    read(&state, &caller, id).await.map(Json)
 }
 
-async fn check(state: &State, asked: BatchRequest) -> Result<NewBatch, ApiError> {
+async fn check(state: &State, caller: &Caller, asked: BatchRequest) -> Result<NewBatch, ApiError> {
     if asked.endpoint != ENDPOINT {
         let message = format!("endpoint '{}' is not supported, only '{ENDPOINT}'", asked.endpoint);
         return Err(Refusal::of("endpoint", message).into());
@@ -55,14 +61,14 @@ async fn check(state: &State, asked: BatchRequest) -> Result<NewBatch, ApiError>
     let id = asked.input_file_id;
     let missing = || Refusal::of("input_file_id", format!("no file '{id}'"));
     let input_file: FileId = id.parse().map_err(|_| missing())?;
-    let file = state.store.file(TENANT, input_file).await?.ok_or_else(missing)?;
+    let file = state.store.file(caller.tenant(), input_file).await?.ok_or_else(missing)?;
     if file.role != FileRole::Input {
         let message = format!("'{id}' is the output of a batch; a batch reads a file of purpose 'batch'");
         return Err(Refusal::of("input_file_id", message).into());
     }
     Ok(NewBatch {
         id: BatchId::new(),
-        tenant: TENANT.into(),
+        tenant: caller.tenant().into(),
         endpoint: asked.endpoint,
         input_file,
         completion_window: asked.completion_window,
@@ -70,6 +76,8 @@ async fn check(state: &State, asked: BatchRequest) -> Result<NewBatch, ApiError>
         metadata: asked.metadata,
         output_ttl_s,
         idempotency: None,
+        charge: caller.charge(),
+        input_bytes: file.bytes,
     })
 }
 
@@ -91,12 +99,13 @@ fn ttl_s(asked: ExpiresAfter) -> Result<i32, Refusal> {
 )]
 pub async fn list_batches(
     Shared(state): Shared<State>,
+    caller: Caller,
     Params(query): Params<BatchesQuery>,
 ) -> Result<Json<BatchList>, ApiError> {
     let limit = page_of(query.limit, DEFAULT_PAGE, MAX_PAGE)?;
     let before = query.after.as_deref().map(|id| id.parse().map_err(|_| no_batch(id))).transpose()?;
     // one more than asked for says whether there is a next page
-    let mut rows = state.store.batches(TENANT, before, limit + 1).await?;
+    let mut rows = state.store.batches(caller.tenant(), before, limit + 1).await?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
     let data: Vec<Batch> = rows.into_iter().map(view).collect();
@@ -112,9 +121,10 @@ pub async fn list_batches(
 )]
 pub async fn get_batch(
     Shared(state): Shared<State>,
+    caller: Caller,
     Named(id): Named<BatchId>,
 ) -> Result<Json<Batch>, ApiError> {
-    read(&state, id).await.map(Json)
+    read(&state, &caller, id).await.map(Json)
 }
 
 /// Cancel a batch. What runs ends within a step; what has been answered stays readable.
@@ -124,14 +134,17 @@ pub async fn get_batch(
 )]
 pub async fn cancel_batch(
     Shared(state): Shared<State>,
+    caller: Caller,
     Named(id): Named<BatchId>,
 ) -> Result<Json<Batch>, ApiError> {
+    // whose it is, before anything is done to it
+    read(&state, &caller, id).await?;
     let refused = match state.store.cancel_batch(id).await {
         Ok(()) => None,
         Err(StoreError::InvalidState { .. } | StoreError::NotFound(_)) => Some(()),
         Err(error) => return Err(error.into()),
     };
-    let batch = read(&state, id).await?;
+    let batch = read(&state, &caller, id).await?;
     match refused {
         None => Ok(Json(batch)),
         Some(()) => {
@@ -141,8 +154,8 @@ pub async fn cancel_batch(
     }
 }
 
-async fn read(state: &State, id: BatchId) -> Result<Batch, ApiError> {
-    let row = state.store.batch(TENANT, id).await?;
+async fn read(state: &State, caller: &Caller, id: BatchId) -> Result<Batch, ApiError> {
+    let row = state.store.batch(caller.tenant(), id).await?;
     row.map(view).ok_or_else(|| no_batch(&id.to_string()))
 }
 

@@ -10,7 +10,9 @@ use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
+use super::caller::Caller;
 use super::problem::ApiError;
+use super::state::State;
 use crate::config::settings::Limits;
 use crate::domain::code::Code;
 use crate::domain::id::JobId;
@@ -35,18 +37,23 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// `{id}` of the path. What is no UUID is no job.
+/// `{id}` of the path: a job of the caller's tenant. Whoever has one may do with it what the route is for; there is no
+/// other way from a request to a job's id. What is no UUID is no job.
 pub struct JobPath(pub JobId);
 
-impl<S: Send + Sync> FromRequestParts<S> for JobPath {
+impl FromRequestParts<State> for JobPath {
     type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+    async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, ApiError> {
         let Path(text) = Path::<String>::from_request_parts(parts, state)
             .await
             .map_err(|rejection| ApiError::new(Code::InvalidRequest, rejection.body_text()))?;
         let id = text.parse().map_err(|_| ApiError::new(Code::NotFound, format!("no job '{text}'")))?;
-        Ok(Self(id))
+        let caller = Caller::from_request_parts(parts, state).await?;
+        match state.store.has_job(caller.tenant(), id).await? {
+            true => Ok(Self(id)),
+            false => Err(ApiError::job_not_found(id)),
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::WatchStream;
 
 use super::body::Params;
+use super::caller::Caller;
 use super::jobs::list::{check_page, read_page};
 use super::models::view::{Queue, read_list};
 use super::problem::ApiError;
@@ -42,6 +43,7 @@ const SHARE: u32 = 4;
 )]
 pub async fn service_events(
     Shared(state): Shared<State>,
+    caller: Caller,
     Params(query): Params<JobsQuery>,
 ) -> Result<Response, ApiError> {
     check_page(&state, &query)?;
@@ -51,6 +53,7 @@ pub async fn service_events(
         changes.push(WatchStream::from_changes(state.models.watch(&name)?));
     }
     let watch = Watch {
+        caller,
         query,
         changes,
         next_jobs: None,
@@ -77,6 +80,7 @@ struct Told<T> {
 
 struct Watch {
     state: State,
+    caller: Caller,
     query: JobsQuery,
     /// Fires when a model's status changes.
     changes: SelectAll<WatchStream<ModelStatus>>,
@@ -144,8 +148,8 @@ impl Watch {
     }
 
     async fn look_at_jobs(&mut self) {
-        let (state, query) = (&self.state, &self.query);
-        let reading = async { (Queue::read(state).await, read_page(state, query).await) };
+        let (state, caller, query) = (&self.state, &self.caller, &self.query);
+        let reading = async { (Queue::read(state).await, read_page(state, caller, query).await) };
         let read = tokio::time::timeout(PATIENCE, reading).await;
         let (queue, jobs) =
             read.unwrap_or_else(|late| (None, Err(ApiError::hidden(Code::DatabaseUnavailable, &late))));

@@ -27,7 +27,7 @@ pub async fn observe(request: Request, next: Next) -> Response {
     let route: Arc<str> =
         request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).into();
     let shape = Shape::of(request.uri().path());
-    let span = tracing::info_span!("request", %id, method, route = &*route);
+    let span = tracing::info_span!("request", %id, method, route = &*route, key = tracing::field::Empty);
 
     let response = next.run(request).instrument(span.clone()).await;
 
@@ -80,6 +80,7 @@ fn shaped(mut response: Response, id: Uuid, shape: Shape) -> Response {
 
 fn code_of(status: StatusCode) -> Code {
     match status {
+        StatusCode::UNAUTHORIZED => Code::Unauthenticated,
         StatusCode::NOT_FOUND => Code::NotFound,
         StatusCode::METHOD_NOT_ALLOWED => Code::MethodNotAllowed,
         StatusCode::PAYLOAD_TOO_LARGE => Code::TooLarge,

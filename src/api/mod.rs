@@ -10,15 +10,21 @@
 //! - A route exists exactly if the document has it: both come from the same macro ([`routes`]).
 //! - 2xx on a submission means that the job is committed; a failed one left nothing behind.
 //! - No body, list or result set is held in memory whole, except JSON bodies, which are bounded.
+//! - Who asks is found out by one layer ([`caller`]) from one table ([`access`]), before any handler runs; what is not
+//!   the caller's tenant's is answered as if it did not exist.
 //! - Open streams and open submissions are bounded by the settings.
 
+mod access;
 mod batches;
 mod body;
+mod caller;
 mod chat;
 mod events;
 mod files;
 mod health;
 mod jobs;
+mod keyring;
+mod keys;
 mod layers;
 mod metrics;
 mod models;
@@ -30,6 +36,7 @@ mod sse;
 mod state;
 mod validate;
 
+pub use access::{Access, ROUTES};
 pub use routes::{document, router};
 pub use serve::serve;
 pub use state::{Parts, SchemaCheck, SchemaIssue, State};

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -60,6 +61,12 @@ impl ApiError {
         self
     }
 
+    /// When asking again may help.
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.problem.retry_after_s = Some(wait.as_secs_f64().ceil().max(1.0) as u64);
+        self
+    }
+
     pub fn problem(&self) -> &Problem {
         &self.problem
     }
@@ -112,7 +119,11 @@ pub fn render(problem: &Problem, shape: Shape) -> Response {
             (problem.status, MEDIA_TYPE, both)
         }
     };
-    rendered(problem.code, status, media_type, body.to_string().into_bytes())
+    let mut response = rendered(problem.code, status, media_type, body.to_string().into_bytes());
+    if let Some(seconds) = problem.retry_after_s.or_else(|| retry_after_s(problem.code)) {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
 }
 
 fn rendered(code: Code, status: u16, media_type: &'static str, body: Vec<u8>) -> Response {
@@ -120,15 +131,18 @@ fn rendered(code: Code, status: u16, media_type: &'static str, body: Vec<u8>) ->
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-    if let Some(seconds) = retry_after_s(code) {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    if code == Code::Unauthenticated {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
 }
 
 /// When asking again may help, in seconds.
-fn retry_after_s(code: Code) -> Option<u16> {
+fn retry_after_s(code: Code) -> Option<u64> {
     match code {
+        Code::RateLimited => Some(1),
+        // nobody knows when enough of what waits will have ended
+        Code::QuotaExceeded => Some(30),
         Code::Overloaded => Some(1),
         Code::DatabaseUnavailable => Some(2),
         Code::ModelNotReady | Code::ShuttingDown => Some(5),

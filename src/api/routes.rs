@@ -7,15 +7,19 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Components, RefOr};
 use utoipa::openapi::{ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, ResponseBuilder};
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::access::Access;
 use super::problem::Shape;
 use super::state::State;
-use super::{batches, chat, events, files, health, jobs, layers, metrics, models, pages};
+use super::{
+    access, batches, caller, chat, events, files, health, jobs, keys, layers, metrics, models, pages,
+};
 use crate::domain::code::Code;
 use crate::wire::openai::ErrorBody;
 use crate::wire::problem::{MEDIA_TYPE, Problem};
@@ -47,6 +51,8 @@ fn quick_routes() -> OpenApiRouter<State> {
         .routes(routes!(batches::create_batch, batches::list_batches))
         .routes(routes!(batches::get_batch))
         .routes(routes!(batches::cancel_batch))
+        .routes(routes!(keys::list_keys, keys::create_key))
+        .routes(routes!(keys::revoke_key))
         .routes(routes!(events::service_events))
         .routes(routes!(health::livez))
         .routes(routes!(health::readyz))
@@ -72,10 +78,12 @@ fn patient_routes() -> OpenApiRouter<State> {
 /// The whole service. Needs no socket: tests call it as a tower service.
 pub fn router(state: State) -> Router {
     let timed = middleware::from_fn_with_state(state.clone(), layers::limit_time);
+    let authenticated = middleware::from_fn_with_state(state.clone(), caller::authenticate);
     let (router, _) = quick_routes().layer(timed).merge(patient_routes()).split_for_parts();
     router
         .fallback(layers::no_such_path)
         .method_not_allowed_fallback(layers::no_such_method)
+        .layer(authenticated)
         .layer(CatchPanicLayer::custom(layers::on_panic))
         .layer(middleware::from_fn(layers::observe))
         .with_state(state)
@@ -98,6 +106,7 @@ pub fn document() -> &'static OpenApi {
             .merge(patient_routes())
             .split_for_parts();
         add_problems(&mut document);
+        add_security(&mut document);
         document
     })
 }
@@ -116,6 +125,25 @@ fn add_problems(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
         let operations = [&mut item.get, &mut item.post, &mut item.delete, &mut item.put, &mut item.patch];
         operations.into_iter().flatten().for_each(|operation| add_problem(operation, Shape::of(path)));
+    }
+}
+
+/// The name of the one security scheme.
+const SCHEME: &str = "key";
+
+/// Which scope an operation needs, from the table that the layer goes by.
+fn add_security(document: &mut OpenApi) {
+    let about = "An API key, as `adit keys create` shows it. Not needed where `http.auth` asks for none.";
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(about)).build();
+    let components = document.components.get_or_insert_with(Components::new);
+    components.security_schemes.insert(SCHEME.into(), RefOr::T(SecurityScheme::Http(scheme)));
+    for (path, item) in &mut document.paths.paths {
+        let methods = [("GET", &mut item.get), ("POST", &mut item.post), ("DELETE", &mut item.delete)];
+        for (method, operation) in methods {
+            if let (Some(operation), Access::Scope(scope)) = (operation, access::needed(method, path)) {
+                operation.security = Some(vec![SecurityRequirement::new(SCHEME, [scope.as_str()])]);
+            }
+        }
     }
 }
 

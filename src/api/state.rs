@@ -1,10 +1,12 @@
 //! What handlers share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::keyring::Keyring;
 use super::problem::ApiError;
 use crate::clock::Clock;
 use crate::config::settings::Settings;
@@ -14,9 +16,6 @@ use crate::shutdown::Shutdown;
 use crate::store::Store;
 use crate::telemetry::metric::Metrics;
 use crate::worker::forecast::Outlook;
-
-/// Whose jobs these are, until keys tell tenants apart.
-pub const TENANT: &str = "default";
 
 /// Why a client's JSON Schema is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +43,7 @@ pub struct State {
     pub check_schema: SchemaCheck,
     /// Tells when jobs will end.
     pub outlook: Outlook,
+    pub(super) keys: Keyring,
     streams: Arc<Semaphore>,
     submissions: Arc<Semaphore>,
 }
@@ -65,6 +65,7 @@ impl State {
         let streams = Arc::new(Semaphore::new(settings.http.max_streams));
         let submissions = Arc::new(Semaphore::new(settings.http.max_open_submissions));
         let outlook = Outlook::new(store.clone(), models.clone(), settings.clone());
+        let keys = Keyring::new(store.clone(), Duration::from_millis(settings.http.key_cache_ms));
         let version = env!("CARGO_PKG_VERSION");
         Self {
             store,
@@ -76,6 +77,7 @@ impl State {
             version,
             check_schema,
             outlook,
+            keys,
             streams,
             submissions,
         }
@@ -107,7 +109,7 @@ impl State {
         }
     }
 
-    pub(super) fn request_timeout(&self) -> std::time::Duration {
-        std::time::Duration::from_millis(self.settings.http.request_timeout_ms)
+    pub(super) fn request_timeout(&self) -> Duration {
+        Duration::from_millis(self.settings.http.request_timeout_ms)
     }
 }

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::api;
 use crate::clock::Clock;
+use crate::config::ConfigError;
 use crate::config::settings::Settings;
 use crate::domain::id::WorkerId;
 use crate::domain::model::MemoryPlan;
@@ -23,7 +24,7 @@ use crate::engine::grammar;
 use crate::models::manager::Manager;
 use crate::queue::Queue;
 use crate::shutdown::Shutdown;
-use crate::store::embedded::PrivatePostgres;
+use crate::store::embedded::{EmbeddedError, PrivatePostgres};
 use crate::store::{Address, Store};
 use crate::telemetry::metric;
 use crate::worker;
@@ -74,6 +75,22 @@ impl Database {
         };
         let store = connect(&address, settings, patience).await?;
         Ok(Self { store, private })
+    }
+
+    /// For a command beside a server: opens the database, or joins the private one that a server of this data
+    /// directory runs, whose schema is the server's affair.
+    pub async fn join(settings: &Settings) -> Result<Self> {
+        match Self::open(settings).await {
+            Err(error) if matches!(error.downcast_ref(), Some(EmbeddedError::InUse { .. })) => {
+                let (dir, database) = (settings.data_dir.clone(), settings.database.clone());
+                let address =
+                    tokio::task::spawn_blocking(move || PrivatePostgres::address_of_running(&dir, &database))
+                        .await??;
+                let store = connect(&address, settings, Duration::ZERO).await?;
+                Ok(Self { store, private: None })
+            }
+            opened => opened,
+        }
     }
 
     /// Brings the schema up to date and tells how many migrations that took.
@@ -161,7 +178,7 @@ impl Server {
             .with_context(|| format!("listening on {}", settings.http.listen))?;
         let address = listener.local_addr()?;
         let models = Manager::start(settings.models.clone(), &settings, shutdown.clone(), clock.clone())?;
-        let database = match Database::open(&settings).await {
+        let database = match open_for(&settings).await {
             Ok(database) => database,
             Err(error) => {
                 shutdown.request();
@@ -235,6 +252,34 @@ impl Server {
         let _ = self.database.store.forget_replicas(self.worker, REPLICA_MAX_AGE_MS).await;
         self.database.close().await;
     }
+}
+
+/// The database, in which there is a key if one is needed: a server that nobody can use must not look like one
+/// that works, and one that everybody can use must have been asked for.
+async fn open_for(settings: &Settings) -> Result<Database> {
+    let database = Database::open(settings).await?;
+    if !settings.http.needs_keys() {
+        if !settings.http.listen.ip().to_canonical().is_loopback() {
+            tracing::warn!(listen = %settings.http.listen, "no API key is asked for: whoever reaches the port may do everything");
+        }
+        return Ok(database);
+    }
+    let refusal = match database.store.has_valid_key().await {
+        Ok(true) => return Ok(database),
+        Ok(false) => ConfigError::Value {
+            key: "http.auth".into(),
+            cause: format!(
+                "listening on {} needs API keys, and the database has no valid one; make one with `adit keys create \
+                 --name NAME --scopes submit,read,admin`, listen on 127.0.0.1, or let everybody in with \
+                 --insecure-no-auth (ADIT_AUTH=off)",
+                settings.http.listen
+            ),
+        }
+        .into(),
+        Err(error) => error.into(),
+    };
+    database.close().await;
+    Err(refusal)
 }
 
 /// Tells other processes how this one's models are, and forgets those that fell silent.

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
@@ -10,9 +11,10 @@ use uuid::Uuid;
 use super::demo::known_models;
 use super::report::Style;
 use crate::domain::code::Code;
+use crate::domain::key::{DEFAULT_TENANT, Scope};
 use crate::domain::task::Task;
 
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(
     name = "adit",
     version,
@@ -27,7 +29,7 @@ pub struct Arguments {
     pub command: Command,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Args)]
 pub struct Global {
     /// Settings file; `adit.toml` of this folder is read if it is there
     #[arg(long, global = true, value_name = "FILE")]
@@ -41,6 +43,9 @@ pub struct Global {
         value_name = "URL"
     )]
     pub server: String,
+    /// API key of the server; better given by the environment, where other users of the machine do not see it
+    #[arg(long, global = true, env = "ADIT_KEY", hide_env_values = true, value_name = "KEY")]
+    pub key: Option<String>,
     /// How answers are printed [default: table on a terminal, plain elsewhere]
     #[arg(long, global = true, value_enum, value_name = "FORMAT")]
     pub output: Option<OutputFormat>,
@@ -124,6 +129,8 @@ pub enum Command {
     Models(ModelsArguments),
     /// Watch models, queue and batches live in the terminal
     Top(TopArguments),
+    /// Make, list and revoke API keys, in the database itself: the first key has to come from somewhere
+    Keys(KeysArguments),
     /// Bring the database's schema up to date
     Migrate(StorageArguments),
     /// Check database, models, memory and limits, and say what to do
@@ -159,6 +166,9 @@ pub struct ServeArguments {
     /// Address to listen on [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Ask nobody for an API key, whatever the address: everybody who reaches the port may do everything
+    #[arg(long)]
+    pub insecure_no_auth: bool,
     /// A model, as NAME=PATH or NAME=PATH+ADAPTER; repeatable. PATH is a directory, a .gguf file or a hub id
     #[arg(long = "model", value_name = "NAME=PATH", value_parser = parse_model)]
     pub models: Vec<ModelArgument>,
@@ -388,6 +398,66 @@ pub enum ModelAction {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct KeysArguments {
+    #[command(flatten)]
+    pub storage: StorageArguments,
+    #[command(subcommand)]
+    pub action: KeyAction,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeyAction {
+    /// Make a key and print it, this once: only its hash is kept
+    Create {
+        /// What to call it
+        #[arg(long)]
+        name: String,
+        /// Whose jobs and files its holder sees
+        #[arg(long, default_value = DEFAULT_TENANT)]
+        tenant: String,
+        /// What its holder may do: submit, read, admin
+        #[arg(long, value_delimiter = ',', default_value = "submit,read")]
+        scopes: Vec<Scope>,
+        /// Its life, as 90d, 12h or 30m [default: until it is revoked]
+        #[arg(long, value_name = "TIME", value_parser = life)]
+        expires: Option<Duration>,
+        /// Requests a minute [default: any number]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+        rate: Option<i32>,
+        /// Tokens that may wait, estimated as a quarter of the inputs' bytes [default: any number]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+        max_queued_tokens: Option<i64>,
+    },
+    /// List keys, newest first
+    List {
+        /// Only of this tenant
+        #[arg(long)]
+        tenant: Option<String>,
+    },
+    /// End a key; servers notice within `http.key_cache_ms`
+    Revoke {
+        /// Its id or its prefix, as `list` shows them
+        key: String,
+    },
+}
+
+/// `90d`, `12h`, `30m`, `45s`.
+fn life(text: &str) -> Result<Duration, String> {
+    let wrong = || "it is a number and a unit, as in 90d, 12h or 30m".to_string();
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds: u64 = match unit {
+        "d" => 24 * 3600,
+        "h" => 3600,
+        "m" => 60,
+        "s" => 1,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let life = number.checked_mul(seconds).filter(|life| (1..=100 * 365 * 24 * 3600).contains(life));
+    life.map(Duration::from_secs).ok_or_else(|| "a key lives from 1 second to 100 years".into())
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct BenchArguments {
     /// What is asked, and how often
     #[arg(long, value_enum, default_value = "attribute")]
@@ -473,6 +543,15 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_life_is_a_number_and_a_unit() {
+        assert_eq!(life("90d"), Ok(Duration::from_secs(90 * 24 * 3600)));
+        assert_eq!(life("30m"), Ok(Duration::from_secs(1800)));
+        for wrong in ["", "d", "0d", "90", "-1d", "1w", "é", "99999999999999999999d", "40000d"] {
+            assert!(life(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

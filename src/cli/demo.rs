@@ -44,7 +44,7 @@ pub async fn run(global: &Global, args: &DemoArguments) -> Result<Exit> {
     let server = Server::start(settings).await.context("starting the server")?;
     let address = server.address();
     eprintln!("server    http://{address}");
-    let client = Client::new(&format!("http://{address}"))?;
+    let client = Client::new(&format!("http://{address}"))?.with_key(global.key.as_deref());
     let outcome = tokio::select! {
         outcome = extract(&client, &request) => outcome,
         () = server.interrupted() => Err(Stop::new(Exit::Failed, "interrupted").into()),

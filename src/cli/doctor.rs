@@ -44,8 +44,8 @@ pub async fn run(global: &Global, args: &ServeArguments) -> Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let mut findings =
-        vec![data_dir(&settings.data_dir), disk(&settings.data_dir), database(&settings).await];
+    let mut findings = vec![data_dir(&settings.data_dir), disk(&settings.data_dir)];
+    findings.extend(database(&settings).await);
     findings.extend([memory(), gpu()]);
     findings.extend(plans(&settings)?.into_iter().map(|(name, plan)| of_plan(&name, plan)));
     if settings.models.is_empty() {
@@ -138,11 +138,16 @@ fn gpu() -> Finding {
     Finding { what: "GPU".into(), ok: true, detail }
 }
 
-/// Whether the database can be used. Its schema is looked at and left alone.
-async fn database(settings: &Settings) -> Finding {
+/// Whether the database can be used, and has a key where one is needed. Its schema is looked at and left alone.
+async fn database(settings: &Settings) -> Vec<Finding> {
+    let mut keys = None;
     let (ok, detail) = match Database::connect_within(settings, Duration::ZERO).await {
         Ok(database) => {
             let pending = database.store.pending_migrations().await;
+            if settings.http.needs_keys() {
+                // before the first migration there is no table of keys, and no key
+                keys = Some(of_keys(settings, database.store.has_valid_key().await.unwrap_or(false)));
+            }
             database.close().await;
             match pending {
                 Ok(0) => (true, "answers, schema is up to date".into()),
@@ -156,5 +161,17 @@ async fn database(settings: &Settings) -> Finding {
         }
         Err(error) => (false, format!("{error:#}")),
     };
-    Finding { what: "database".into(), ok, detail }
+    let database = Finding { what: "database".into(), ok, detail };
+    [Some(database), keys].into_iter().flatten().collect()
+}
+
+fn of_keys(settings: &Settings, found: bool) -> Finding {
+    let listen = settings.http.listen;
+    let detail = match found {
+        true => format!("asked for on {listen}"),
+        false => format!(
+            "asked for on {listen}, and there is no valid one: `adit keys create`, or listen on 127.0.0.1"
+        ),
+    };
+    Finding { what: "API keys".into(), ok: found, detail }
 }

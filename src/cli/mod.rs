@@ -8,6 +8,7 @@ mod diff;
 mod doctor;
 mod exit;
 mod jobs;
+mod keys;
 mod manual;
 mod models;
 mod output;
@@ -94,6 +95,7 @@ async fn run(global: &Global, command: &Command) -> Result<Exit> {
         Command::Retry { job, code } => jobs::retry(global, job, *code).await,
         Command::Delete { job } => jobs::delete(global, job).await,
         Command::Models(args) => models::run(global, args).await,
+        Command::Keys(args) => keys::run(global, args).await,
         Command::Migrate(args) => serve::migrate(global, args).await,
         Command::Doctor(args) => doctor::run(global, args).await,
         Command::Bench(args) => bench::run(global, args).await,
@@ -114,7 +116,8 @@ fn exit_of(error: &anyhow::Error) -> Exit {
         Some(ClientError::Problem(problem)) => match problem.code {
             Code::NotFound | Code::UnknownModel => Exit::NotFound,
             Code::RequestTimeout => Exit::TimedOut,
-            code if code.status() == 400 || code.status() == 422 => Exit::Usage,
+            // a key that is missing or lacks a scope is a matter of settings
+            code if matches!(code.status(), 400 | 401 | 403 | 422) => Exit::Usage,
             _ => Exit::Failed,
         },
         _ => Exit::Failed,

@@ -28,5 +28,5 @@ pub fn is_reader_gone(error: &anyhow::Error) -> bool {
 }
 
 pub fn connect(global: &Global) -> Result<Client> {
-    Ok(Client::new(&global.server)?)
+    Ok(Client::new(&global.server)?.with_key(global.key.as_deref()))
 }

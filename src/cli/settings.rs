@@ -5,7 +5,7 @@ use std::path::Path;
 use super::args::{Global, ServeArguments, StorageArguments};
 use crate::config::ConfigError;
 use crate::config::load;
-use crate::config::settings::{Model, Settings};
+use crate::config::settings::{Auth, Model, Settings};
 
 /// Settings of this process: file, `.env`, environment, then flags.
 pub fn resolve(global: &Global, serve: &ServeArguments) -> Result<Settings, ConfigError> {
@@ -14,6 +14,9 @@ pub fn resolve(global: &Global, serve: &ServeArguments) -> Result<Settings, Conf
     apply_storage(&mut settings, &serve.storage);
     if let Some(listen) = serve.listen {
         settings.http.listen = listen;
+    }
+    if serve.insecure_no_auth {
+        settings.http.auth = Auth::Off;
     }
     if let Some(threads) = serve.threads {
         settings.engine.threads = threads;

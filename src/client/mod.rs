@@ -2,6 +2,9 @@
 
 pub mod openai;
 
+use std::fmt;
+use std::sync::Arc;
+
 use futures::{Stream, StreamExt, TryStreamExt};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -16,6 +19,7 @@ use crate::wire::difference::Difference;
 use crate::wire::estimate::Estimate;
 use crate::wire::health::Health;
 use crate::wire::job::{Job, JobPage, JobsQuery, Retried, RetryQuery};
+use crate::wire::key::{Key, KeyList, KeyMade, KeyRequest};
 use crate::wire::model::{Model, ModelList, StatusMap, WaitQuery};
 use crate::wire::problem::Problem;
 use crate::wire::result::{ExportQuery, ItemResult, ResultPage, ResultsQuery, SchemaQuery};
@@ -51,10 +55,18 @@ impl ClientError {
 }
 
 /// A server's address. Cloning shares connections.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
     base: String,
+    /// Sent in a header with every request, never in an address.
+    key: Option<Arc<str>>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("base", &self.base).finish_non_exhaustive()
+    }
 }
 
 impl Client {
@@ -70,7 +82,13 @@ impl Client {
             .user_agent(concat!("adit/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|source| ClientError::Unreachable { url: base.clone(), source })?;
-        Ok(Self { http, base })
+        Ok(Self { http, base, key: None })
+    }
+
+    /// The same, with an API key.
+    pub fn with_key(mut self, key: Option<&str>) -> Self {
+        self.key = key.map(Into::into);
+        self
     }
 
     pub fn base(&self) -> &str {
@@ -221,13 +239,30 @@ impl Client {
         self.json(self.call(Method::GET, &format!("/v1/models/{name}/wait")).query(&query)).await
     }
 
+    /// Makes a key of the caller's own tenant; the answer has its text, and no later one has.
+    pub async fn create_key(&self, request: &KeyRequest) -> Result<KeyMade, ClientError> {
+        self.json(self.call(Method::POST, "/v1/keys").json(request)).await
+    }
+
+    pub async fn keys(&self) -> Result<KeyList, ClientError> {
+        self.json(self.call(Method::GET, "/v1/keys")).await
+    }
+
+    pub async fn revoke_key(&self, id: Uuid) -> Result<Key, ClientError> {
+        self.json(self.call(Method::DELETE, &format!("/v1/keys/{id}"))).await
+    }
+
     /// Whether the server can durably accept a job now.
     pub async fn ready(&self) -> Result<Health, ClientError> {
         self.json(self.call(Method::GET, "/readyz")).await
     }
 
     fn call(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base))
+        let call = self.http.request(method, format!("{}{path}", self.base));
+        match &self.key {
+            Some(key) => call.bearer_auth(key),
+            None => call,
+        }
     }
 
     async fn json<T: DeserializeOwned>(&self, call: RequestBuilder) -> Result<T, ClientError> {

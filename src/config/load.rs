@@ -69,6 +69,9 @@ fn apply_environment(settings: &mut Settings, env: &Environment) -> Result<(), C
     if let Some(listen) = get("ADIT_LISTEN") {
         settings.http.listen = parse("ADIT_LISTEN", listen)?;
     }
+    if let Some(auth) = get("ADIT_AUTH") {
+        settings.http.auth = parse("ADIT_AUTH", auth)?;
+    }
     if let Some(threads) = get("ADIT_THREADS") {
         settings.engine.threads = parse("ADIT_THREADS", threads)?;
     }
@@ -260,6 +263,23 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_needed_where_others_come_in() {
+        for (listen, auth, needs) in [
+            ("127.0.0.1:8080", "auto", false),
+            ("[::1]:8080", "auto", false),
+            ("[::ffff:127.0.0.1]:8080", "auto", false),
+            ("0.0.0.0:8080", "auto", true),
+            ("[::]:8080", "auto", true),
+            ("192.168.1.5:8080", "auto", true),
+            ("127.0.0.1:8080", "required", true),
+            ("0.0.0.0:8080", "off", false),
+        ] {
+            let settings = from_env(&[("ADIT_LISTEN", listen), ("ADIT_AUTH", auth)]).unwrap();
+            assert_eq!(settings.http.needs_keys(), needs, "{listen} {auth}");
+        }
+    }
+
+    #[test]
     fn refusals_name_the_key() {
         for (entries, key) in [
             (vec![("CONCEPT_ADAPTER_PATH", "/a")], "CONCEPT_ADAPTER_PATH"),
@@ -273,6 +293,7 @@ mod tests {
                 "models[0].tensor_parallel_size",
             ),
             (vec![("ADIT_LISTEN", "nowhere")], "ADIT_LISTEN"),
+            (vec![("ADIT_AUTH", "perhaps")], "ADIT_AUTH"),
         ] {
             let error = from_env(&entries).unwrap_err().to_string();
             assert!(error.contains(key), "{error} does not name {key}");

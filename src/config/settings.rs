@@ -41,6 +41,46 @@ pub struct Http {
     pub max_streams: usize,
     /// Submissions that are being read at once; each holds a database connection.
     pub max_open_submissions: usize,
+    /// Whether requests need an API key.
+    pub auth: Auth,
+    /// How long a key that was looked up is believed without another look: the longest that a revoked one lives.
+    pub key_cache_ms: u64,
+}
+
+/// Whether requests need an API key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// Not on loopback, where only this machine's users come in; everywhere else.
+    #[default]
+    Auto,
+    Required,
+    /// Everybody who reaches the port may do everything.
+    Off,
+}
+
+impl std::str::FromStr for Auth {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Auth::Auto),
+            "required" => Ok(Auth::Required),
+            "off" => Ok(Auth::Off),
+            _ => Err("it is auto, required or off"),
+        }
+    }
+}
+
+impl Http {
+    /// Whether requests at this address need a key.
+    pub fn needs_keys(&self) -> bool {
+        match self.auth {
+            Auth::Auto => !self.listen.ip().to_canonical().is_loopback(),
+            Auth::Required => true,
+            Auth::Off => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -297,6 +337,8 @@ impl Default for Http {
             heartbeat_ms: 15_000,
             max_streams: 256,
             max_open_submissions: 4,
+            auth: Auth::Auto,
+            key_cache_ms: 5_000,
         }
     }
 }

@@ -57,6 +57,10 @@ codes! {
     InvalidRequest = "invalid_request", 400, false, "The request is malformed; the detail names the place.";
     InvalidInput = "invalid_input", 422, false, "An input cannot be read; the detail names line and column.";
     InvalidSchema = "invalid_schema", 422, false, "The JSON Schema cannot be enforced; the detail names the keyword's path.";
+    Unauthenticated = "unauthenticated", 401, false, "No valid API key was sent.";
+    Forbidden = "forbidden", 403, false, "The API key lacks the scope that this needs.";
+    RateLimited = "rate_limited", 429, true, "The API key's requests of this minute are used up.";
+    QuotaExceeded = "quota_exceeded", 429, true, "Too many tokens of the API key wait already.";
     UnknownModel = "unknown_model", 404, false, "No model of this name is configured.";
     NotFound = "not_found", 404, false, "No such job, item or path.";
     MethodNotAllowed = "method_not_allowed", 405, false, "The path exists, the method does not.";

@@ -70,7 +70,7 @@ mod tests {
     fn it_is_a_short_number_in_json_and_nothing_outside_0_to_1() {
         assert_eq!(serde_json::to_string(&Confidence::new(0.931_25).unwrap()).unwrap(), "0.9313");
         assert_eq!(serde_json::from_str::<Confidence>("1").unwrap(), Confidence::CERTAIN);
-        assert_eq!(Confidence::of_log(-0.693_147_18).to_string(), "0.5000");
+        assert_eq!(Confidence::of_log(-std::f64::consts::LN_2).to_string(), "0.5000");
         assert_eq!(Confidence::of_log(f64::NEG_INFINITY).to_string(), "0.0000");
         for wrong in ["-0.1", "1.2", "\"1\""] {
             assert!(serde_json::from_str::<Confidence>(wrong).is_err(), "{wrong}");

@@ -11,6 +11,7 @@ pub mod fact;
 pub mod id;
 pub mod item;
 pub mod job;
+pub mod key;
 pub mod lease;
 pub mod message;
 pub mod model;

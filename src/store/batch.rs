@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::job::{StageRow, read_sums};
+use super::quota::{self, Charge};
 use super::submit::{NewJob, Submission};
 use super::words::{At, to_json};
 use super::{Store, StoreError};
@@ -32,6 +33,10 @@ pub struct NewBatch {
     pub output_ttl_s: Option<i32>,
     /// Makes a repeated request answer the first one's batch, with the digest that they have to have in common.
     pub idempotency: Option<(String, Vec<u8>)>,
+    /// Whose quota its lines count towards.
+    pub charge: Option<Charge>,
+    /// Of the input file: what counts until the lines are a job.
+    pub input_bytes: i64,
 }
 
 /// A batch as it stands.
@@ -103,10 +108,11 @@ impl Store {
         let metadata = batch.metadata.as_ref().map(to_json);
         let (key, hash) =
             batch.idempotency.as_ref().map(|(key, hash)| (key.as_str(), hash.as_slice())).unzip();
+        let mut tx = self.pool.begin().await?;
         let created = sqlx::query!(
             "insert into batches (id, tenant, endpoint, input_file_id, completion_window, metadata, output_ttl_s,
-                                  expires_at, idempotency_key, request_hash)
-             values ($1, $2, $3, $4, $5, $6::text::json, $7, now() + make_interval(secs => $8::float8), $9, $10)
+                                  expires_at, idempotency_key, request_hash, key_id)
+             values ($1, $2, $3, $4, $5, $6::text::json, $7, now() + make_interval(secs => $8::float8), $9, $10, $11)
              on conflict (tenant, idempotency_key) where idempotency_key is not null do nothing",
             batch.id.0,
             batch.tenant,
@@ -118,12 +124,19 @@ impl Store {
             batch.window_s as f64,
             key,
             hash,
+            batch.charge.map(|charge| charge.key.0),
         )
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await?;
         if created.rows_affected() == 1 {
+            if let Some(charge) = batch.charge {
+                let asked = quota::tokens_of(batch.input_bytes.unsigned_abs());
+                quota::check(&mut tx, charge, asked).await?;
+            }
+            tx.commit().await?;
             return Ok(batch.id);
         }
+        tx.rollback().await?;
         let earlier = sqlx::query!(
             "select id, request_hash from batches where tenant = $1 and idempotency_key = $2",
             batch.tenant,
@@ -336,6 +349,12 @@ pub(super) async fn accept(tx: &mut sqlx::PgConnection, job: JobId) -> Result<bo
     if accepted.rows_affected() == 0 {
         return Ok(false);
     }
+    sqlx::query!(
+        "update jobs j set key_id = b.key_id from batches b where j.id = $1 and b.id = j.id and b.key_id is not null",
+        job.0
+    )
+    .execute(&mut *tx)
+    .await?;
     let name = BatchId(job.0);
     sqlx::query!(
         "insert into files (id, tenant, role, filename, batch_id)

@@ -21,6 +21,15 @@ pub enum StoreError {
     Empty(JobId),
     #[error("a job has at most {limit} items")]
     TooMany { limit: i64 },
+    /// It may be asked for again once some of what waits has ended.
+    #[error(
+        "{queued} tokens of this key wait; {asked} more would exceed its max_queued_tokens ({max}), as estimated from bytes"
+    )]
+    QuotaExceeded { queued: i64, asked: i64, max: i64 },
+    #[error(
+        "{asked} tokens, as estimated from bytes, exceed the key's max_queued_tokens ({max}) by themselves"
+    )]
+    TooManyTokens { asked: i64, max: i64 },
     /// Rows and code disagree; a fault in adit or a hand in the tables.
     #[error("{table}.{column} of row {row} cannot be read: {cause}")]
     Corrupt { table: &'static str, column: &'static str, row: String, cause: String },
@@ -44,7 +53,8 @@ impl StoreError {
             StoreError::IdempotencyConflict { .. } => Code::IdempotencyConflict,
             StoreError::InvalidState { .. } => Code::InvalidState,
             StoreError::Empty(_) => Code::InvalidRequest,
-            StoreError::TooMany { .. } => Code::TooLarge,
+            StoreError::TooMany { .. } | StoreError::TooManyTokens { .. } => Code::TooLarge,
+            StoreError::QuotaExceeded { .. } => Code::QuotaExceeded,
             StoreError::Corrupt { .. }
             | StoreError::SchemaNewer { .. }
             | StoreError::Migrate(_)

@@ -1,5 +1,8 @@
 //! All SQL. One Postgres holds all truth; a row becomes a domain value here and nowhere else.
 //!
+//! A tenant sees what is its own: jobs and all below them through [`tenant`], which is asked before anything else is;
+//! files, batches and keys by a condition of their own statements.
+//!
 //! Never knows HTTP, models or tokens. What holds at every commit, whatever the caller does:
 //!
 //! - every item belongs to exactly one chunk of its job, and `succeeded + failed + cancelled + expired +
@@ -25,13 +28,16 @@ pub mod finish;
 pub mod history;
 pub mod introspect;
 pub mod job;
+pub mod key;
 pub mod outlook;
+pub mod quota;
 pub mod replica;
 pub mod rerun;
 pub mod rescue;
 pub mod result;
 pub mod retry;
 pub mod submit;
+pub mod tenant;
 mod words;
 
 use std::str::FromStr;

@@ -5,6 +5,7 @@ use sqlx::postgres::Postgres;
 use sqlx::{PgConnection, Transaction};
 use uuid::Uuid;
 
+use super::quota::{self, Charge};
 use super::words::to_json;
 use super::{CHANNEL_WORK, Store, StoreError};
 use crate::domain::basis::Basis;
@@ -64,6 +65,8 @@ pub struct Submission {
     served: Vec<(i32, String)>,
     failures: Failures,
     left_out: Omissions,
+    /// Whose quota it counts towards.
+    charge: Option<Charge>,
     pub(super) chunk_items: i32,
 }
 
@@ -100,7 +103,19 @@ impl Submission {
             if insert_job(&mut tx, &job).await? { None } else { Some(find_earlier(&mut tx, &job).await?) };
         let rows = ItemRows::new(job.id.0, 0);
         let (served, failures, left_out) = (Vec::new(), Failures::default(), Omissions::default());
-        Ok(Self { tx, job, earlier, rows, has_chunks: false, served, failures, left_out, chunk_items })
+        let charge = None;
+        Ok(Self {
+            tx,
+            job,
+            earlier,
+            rows,
+            has_chunks: false,
+            served,
+            failures,
+            left_out,
+            charge,
+            chunk_items,
+        })
     }
 
     pub fn job(&self) -> JobId {
@@ -126,12 +141,29 @@ impl Submission {
         self.left_out = left_out;
     }
 
+    /// Counts what is pushed towards a key's quota. What alone exceeds it is refused while it comes in; what waits
+    /// besides is asked about once, at the commit.
+    pub fn charge_to(&mut self, charge: Option<Charge>) {
+        self.charge = charge;
+    }
+
+    /// Of the items so far, and of the catalog that their prompts are made from.
+    fn tokens(&self) -> i64 {
+        let catalog = self.job.catalog.as_ref().map_or(0, |catalog| to_json(catalog).len());
+        quota::tokens_of(self.rows.input_bytes + catalog as u64)
+    }
+
     /// Adds an item of the job's first stage. Its place is the order of pushes.
     pub async fn push(&mut self, draft: ItemDraft) -> Result<(), StoreError> {
         if self.earlier.is_some() {
             return Ok(());
         }
-        self.rows.push(&mut self.tx, &draft).await
+        self.rows.push(&mut self.tx, &draft).await?;
+        let asked = quota::tokens_of(self.rows.input_bytes);
+        match self.charge.and_then(|charge| charge.max_queued_tokens) {
+            Some(max) => quota::admit(0, asked, max),
+            None => Ok(()),
+        }
     }
 
     /// Adds an item that has failed already. Such items come after all that are to be run.
@@ -181,6 +213,10 @@ impl Submission {
             };
         }
         self.write().await?;
+        if let Some(charge) = self.charge {
+            let tokens = self.tokens();
+            quota::check(&mut self.tx, charge, tokens).await?;
+        }
         self.tx.commit().await?;
         Ok(Submitted { job: self.job.id, created: true })
     }
@@ -191,7 +227,9 @@ impl Submission {
         if total == 0 || self.failures.from == Some(0) {
             return Err(StoreError::Empty(self.job.id));
         }
-        set_total_and_hash(&mut self.tx, &self.job, total).await?;
+        let tokens = self.tokens();
+        let key = self.charge.map(|charge| charge.key.0);
+        set_total_and_hash(&mut self.tx, &self.job, total, key, tokens).await?;
         if !self.left_out.is_empty() {
             set_left_out(&mut self.tx, self.job.id, &self.left_out).await?;
         }
@@ -239,12 +277,14 @@ pub(super) struct ItemRows {
     stages: Vec<&'static str>,
     inputs: Vec<String>,
     buffered_bytes: usize,
+    /// Of all inputs so far.
+    input_bytes: u64,
 }
 
 impl ItemRows {
     /// Rows of `job` from `next_seq` on.
     pub fn new(job: Uuid, next_seq: i32) -> Self {
-        Self { job, next_seq, stages: Vec::new(), inputs: Vec::new(), buffered_bytes: 0 }
+        Self { job, next_seq, stages: Vec::new(), inputs: Vec::new(), buffered_bytes: 0, input_bytes: 0 }
     }
 
     pub async fn push(&mut self, tx: &mut PgConnection, draft: &ItemDraft) -> Result<(), StoreError> {
@@ -253,6 +293,7 @@ impl ItemRows {
         }
         let input = to_json(&draft.input);
         self.buffered_bytes += input.len() + 64;
+        self.input_bytes += input.len() as u64;
         self.stages.push(draft.stage.as_str());
         self.inputs.push(input);
         self.next_seq += 1;
@@ -376,12 +417,20 @@ async fn copy_items(
     Ok(())
 }
 
-async fn set_total_and_hash(tx: &mut PgConnection, job: &NewJob, total: i32) -> Result<(), StoreError> {
+async fn set_total_and_hash(
+    tx: &mut PgConnection,
+    job: &NewJob,
+    total: i32,
+    key: Option<Uuid>,
+    input_tokens: i64,
+) -> Result<(), StoreError> {
     sqlx::query!(
-        "update jobs set total = $2, request_hash = $3 where id = $1",
+        "update jobs set total = $2, request_hash = $3, key_id = $4, input_tokens = $5 where id = $1",
         job.id.0,
         total,
         job.idempotency_key.as_ref().and(job.request_hash.as_deref()),
+        key,
+        input_tokens,
     )
     .execute(tx)
     .await?;

@@ -12,6 +12,7 @@ pub mod difference;
 pub mod estimate;
 pub mod health;
 pub mod job;
+pub mod key;
 pub mod model;
 pub mod openai;
 pub mod problem;

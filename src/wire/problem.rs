@@ -34,6 +34,9 @@ pub struct Problem {
     /// Column of that line, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<u64>,
+    /// Seconds after which asking again may help, as in the `Retry-After` header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u64>,
     /// The bytes that a refused load needs, and those it may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<MemoryPlan>,
@@ -51,6 +54,7 @@ impl Problem {
             pointer: None,
             line: None,
             column: None,
+            retry_after_s: None,
             plan: None,
         }
     }

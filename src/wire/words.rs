@@ -10,6 +10,7 @@ use crate::domain::batch::BatchState;
 use crate::domain::code::Code;
 use crate::domain::item::OutcomeKind;
 use crate::domain::job::{Class, JobState};
+use crate::domain::key::{KeyState, Scope};
 use crate::domain::message::Role;
 use crate::domain::model::{LoadStage, ModelState};
 use crate::domain::task::{Stage, Task};
@@ -67,6 +68,8 @@ word_schema!(
     "What a load is doing now.",
     ["waiting", "download", "read", "upload", "adapter", "warm_up", "self_test"]
 );
+word_schema!(Scope, "Scope", "What a key lets its holder do.", Scope::ALL.map(Scope::as_str));
+word_schema!(KeyState, "KeyState", "Whether a key opens anything.", KeyState::ALL.map(KeyState::as_str));
 word_schema!(Role, "Role", "Who speaks.", ["system", "user", "assistant"]);
 word_schema!(
     Code,
@@ -96,6 +99,8 @@ mod tests {
         check(&[Class::Bulk, Class::Normal, Class::Interactive]);
         check(&JobState::ALL);
         check(&BatchState::ALL);
+        check(&Scope::ALL);
+        check(&KeyState::ALL);
         check(&[OutcomeKind::Succeeded, OutcomeKind::Failed, OutcomeKind::Cancelled, OutcomeKind::Expired]);
         check(&[ModelState::NotLoaded, ModelState::Loading, ModelState::Ready, ModelState::Error]);
         check(&[

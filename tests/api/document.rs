@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::harness::start;
 
 /// Paths of DESIGN's table that this service has to have.
-const PATHS: [(&str, &str); 42] = [
+const PATHS: [(&str, &str); 45] = [
     ("post", "/v1/jobs"),
     ("get", "/v1/jobs"),
     ("get", "/v1/jobs/{id}"),
@@ -41,6 +41,9 @@ const PATHS: [(&str, &str); 42] = [
     ("get", "/v1/batches/{id}"),
     ("post", "/v1/batches/{id}/cancel"),
     ("post", "/v1/chat/completions"),
+    ("get", "/v1/keys"),
+    ("post", "/v1/keys"),
+    ("delete", "/v1/keys/{id}"),
     ("get", "/livez"),
     ("get", "/readyz"),
     ("get", "/metrics"),

@@ -8,6 +8,7 @@ use adit::config::settings::{Model, Settings};
 use adit::domain::code::Code;
 use adit::domain::id::{JobId, WorkerId};
 use adit::domain::item::{NewResult, Outcome};
+use adit::domain::key::{KeyText, NewKey, Scope};
 use adit::domain::lease::Claim;
 use adit::domain::usage::Usage;
 use adit::models::manager::Manager;
@@ -23,11 +24,14 @@ use tower::ServiceExt;
 
 use crate::support::postgres;
 
+#[derive(Clone)]
 pub struct Api {
     pub router: Router,
     pub state: State,
     pub store: Store,
     pub shutdown: Shutdown,
+    /// Sent with every request.
+    pub key: Option<String>,
 }
 
 /// An answer, read to its end.
@@ -69,7 +73,7 @@ impl Answer {
         assert_eq!(error["param"], json!(param), "{body}");
         assert!(!error["message"].as_str().unwrap().is_empty());
         assert!(self.headers.contains_key("x-request-id"));
-        assert_eq!(self.headers.contains_key("retry-after"), status == 503);
+        assert_eq!(self.headers.contains_key("retry-after"), matches!(status, 429 | 503));
         body["error"].clone()
     }
 
@@ -85,7 +89,8 @@ impl Answer {
         assert_eq!(problem["title"], code.about());
         let id = self.headers["x-request-id"].to_str().unwrap();
         assert_eq!(problem["instance"], format!("urn:uuid:{id}"));
-        assert_eq!(self.headers.contains_key("retry-after"), self.status.as_u16() == 503);
+        assert_eq!(self.headers.contains_key("retry-after"), matches!(self.status.as_u16(), 429 | 503));
+        assert_eq!(self.headers.contains_key("www-authenticate"), self.status.as_u16() == 401);
         problem
     }
 }
@@ -132,11 +137,37 @@ pub async fn start_on(store: Store, change: impl FnOnce(&mut Settings)) -> Api {
         clock,
         check_schema: Arc::new(check_schema),
     });
-    Api { router: router(state.clone()), state, store, shutdown }
+    Api { router: router(state.clone()), state, store, shutdown, key: None }
 }
 
 impl Api {
-    pub async fn send(&self, request: Request<Body>) -> Answer {
+    /// The same service with a key of `tenant`.
+    pub async fn holder(&self, tenant: &str, scopes: &[Scope]) -> Api {
+        self.holder_of(NewKey {
+            tenant: tenant.into(),
+            name: "a test's".into(),
+            scopes: scopes.iter().copied().collect(),
+            expires_at: None,
+            rate_per_minute: None,
+            max_queued_tokens: None,
+        })
+        .await
+    }
+
+    pub async fn holder_of(&self, made: NewKey) -> Api {
+        let text = KeyText::generate();
+        self.store.create_key(&made, &text).await.unwrap();
+        self.with(text.reveal())
+    }
+
+    pub fn with(&self, key: &str) -> Api {
+        Api { key: Some(key.into()), ..self.clone() }
+    }
+
+    pub async fn send(&self, mut request: Request<Body>) -> Answer {
+        if let Some(key) = &self.key {
+            request.headers_mut().insert("authorization", format!("Bearer {key}").parse().unwrap());
+        }
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (head, body) = response.into_parts();
         let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();

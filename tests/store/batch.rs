@@ -19,6 +19,8 @@ async fn batch(store: &Store) -> BatchId {
     let batch = NewBatch {
         id: BatchId::new(),
         tenant: TENANT.into(),
+        charge: None,
+        input_bytes: 0,
         endpoint: "/v1/chat/completions".into(),
         input_file: FileId::new(),
         completion_window: "24h".into(),

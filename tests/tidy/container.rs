@@ -79,7 +79,10 @@ fn variables_of_image_and_composition_are_read_by_somebody() {
 fn image_and_composition_agree_with_the_settings() {
     let (dockerfile, compose) = (read("Dockerfile"), read("docker-compose.yml"));
     assert!(dockerfile.contains("EXPOSE 8080") && dockerfile.contains("0.0.0.0:8080"));
-    assert!(compose.contains("127.0.0.1:8080:8080"), "published on loopback only: there are no keys yet");
+    assert!(
+        compose.contains("127.0.0.1:8080:8080"),
+        "published on loopback only, as no keys are asked for by default"
+    );
     assert!(dockerfile.contains("/readyz"));
     let grace: u64 = compose
         .lines()

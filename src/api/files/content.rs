@@ -7,8 +7,9 @@ use axum::response::{IntoResponse, Response};
 use futures::stream::{self, Stream};
 
 use crate::api::body::Named;
+use crate::api::caller::Caller;
 use crate::api::problem::ApiError;
-use crate::api::state::{State, TENANT};
+use crate::api::state::State;
 use crate::domain::batch::BatchState;
 use crate::domain::id::{BatchId, FileId};
 use crate::store::StoreError;
@@ -34,9 +35,10 @@ const PIECE_BYTES: usize = 32 << 10;
 )]
 pub async fn file_content(
     Shared(state): Shared<State>,
+    caller: Caller,
     Named(id): Named<FileId>,
 ) -> Result<Response, ApiError> {
-    let file = super::read(&state, id).await?;
+    let file = super::read(&state, &caller, id).await?;
     let permit = state.open_stream()?;
     let disposition = disposition(&file);
     let mut response = match file.batch {
@@ -46,7 +48,7 @@ pub async fn file_content(
         }
         Some(batch) => {
             // looked at first: what a batch that had ended lacks will never come
-            let is_open = is_open(&state, batch).await?;
+            let is_open = is_open(&state, &caller, batch).await?;
             let contents = Contents::new(state.store.clone(), batch, file.role);
             let mut response = Body::from_stream(with(results(contents), permit)).into_response();
             if is_open {
@@ -61,8 +63,8 @@ pub async fn file_content(
     Ok(response)
 }
 
-async fn is_open(state: &State, batch: BatchId) -> Result<bool, ApiError> {
-    let row = state.store.batch(TENANT, batch).await?;
+async fn is_open(state: &State, caller: &Caller, batch: BatchId) -> Result<bool, ApiError> {
+    let row = state.store.batch(caller.tenant(), batch).await?;
     Ok(row.is_some_and(|row| matches!(row.state, BatchState::Validating | BatchState::InProgress)))
 }
 

@@ -10,8 +10,9 @@ use axum::Json;
 use axum::extract::State as Shared;
 
 use super::body::{Named, Params, page_of};
+use super::caller::Caller;
 use super::problem::ApiError;
-use super::state::{State, TENANT};
+use super::state::State;
 use crate::domain::batch::FileRole;
 use crate::domain::code::Code;
 use crate::domain::id::FileId;
@@ -29,6 +30,7 @@ const PURPOSE_OF_OUTPUT: &str = "batch_output";
 )]
 pub async fn list_files(
     Shared(state): Shared<State>,
+    caller: Caller,
     Params(query): Params<FilesQuery>,
 ) -> Result<Json<FileList>, ApiError> {
     let limit = page_of(query.limit, MAX_FILES_PAGE, MAX_FILES_PAGE)?;
@@ -49,7 +51,8 @@ pub async fn list_files(
     };
     let after = query.after.as_deref().map(|id| id.parse().map_err(|_| no_file(id))).transpose()?;
     // one more than asked for says whether there is a next page
-    let filter = FileFilter { tenant: TENANT.into(), uploaded, after, oldest_first, limit: limit + 1 };
+    let tenant = caller.tenant().into();
+    let filter = FileFilter { tenant, uploaded, after, oldest_first, limit: limit + 1 };
     let mut rows = state.store.files(&filter).await?;
     let has_more = rows.len() > limit as usize;
     rows.truncate(limit as usize);
@@ -66,9 +69,10 @@ pub async fn list_files(
 )]
 pub async fn get_file(
     Shared(state): Shared<State>,
+    caller: Caller,
     Named(id): Named<FileId>,
 ) -> Result<Json<File>, ApiError> {
-    Ok(Json(view(read(&state, id).await?)))
+    Ok(Json(view(read(&state, &caller, id).await?)))
 }
 
 /// Delete a file. A batch that was made of it goes on; the results of a batch stay with its job.
@@ -78,16 +82,17 @@ pub async fn get_file(
 )]
 pub async fn delete_file(
     Shared(state): Shared<State>,
+    caller: Caller,
     Named(id): Named<FileId>,
 ) -> Result<Json<FileDeleted>, ApiError> {
-    if !state.store.delete_file(TENANT, id).await? {
+    if !state.store.delete_file(caller.tenant(), id).await? {
         return Err(no_file(&id.to_string()));
     }
     Ok(Json(FileDeleted { id: id.to_string(), object: "file".into(), deleted: true }))
 }
 
-async fn read(state: &State, id: FileId) -> Result<FileRow, ApiError> {
-    state.store.file(TENANT, id).await?.ok_or_else(|| no_file(&id.to_string()))
+async fn read(state: &State, caller: &Caller, id: FileId) -> Result<FileRow, ApiError> {
+    state.store.file(caller.tenant(), id).await?.ok_or_else(|| no_file(&id.to_string()))
 }
 
 fn no_file(id: &str) -> ApiError {

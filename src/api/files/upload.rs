@@ -8,8 +8,9 @@ use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest, Request, State as Shared};
 
 use super::{PURPOSE, view};
+use crate::api::caller::Caller;
 use crate::api::problem::ApiError;
-use crate::api::state::{State, TENANT};
+use crate::api::state::State;
 use crate::domain::code::Code;
 use crate::store::file::Upload;
 use crate::wire::openai::file::{EXPIRES_AFTER_S, File, FileForm};
@@ -28,12 +29,16 @@ const MAX_NAME: usize = 255;
     request_body(content = FileForm, content_type = "multipart/form-data"),
     responses((status = 200, description = "The file.", body = File)),
 )]
-pub async fn upload_file(Shared(state): Shared<State>, request: Request) -> Result<Json<File>, ApiError> {
+pub async fn upload_file(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<File>, ApiError> {
     let mut form = Multipart::from_request(request, &state)
         .await
         .map_err(|error| ApiError::new(Code::UnsupportedMediaType, error.body_text()))?;
     let _permit = state.open_submission().await?;
-    match read_form(&state, &mut form).await {
+    match read_form(&state, &caller, &mut form).await {
         Ok(file) => Ok(Json(file)),
         Err(error) => {
             discard(form).await;
@@ -50,7 +55,7 @@ struct Said {
     seconds: Option<String>,
 }
 
-async fn read_form(state: &State, form: &mut Multipart) -> Result<File, ApiError> {
+async fn read_form(state: &State, caller: &Caller, form: &mut Multipart) -> Result<File, ApiError> {
     let patience = state.request_timeout();
     let mut said = Said::default();
     let mut upload: Option<(Upload, String)> = None;
@@ -59,7 +64,7 @@ async fn read_form(state: &State, form: &mut Multipart) -> Result<File, ApiError
             "file" if upload.is_some() => {
                 return Err(refused("file", "the form has more than one file".into()));
             }
-            "file" => upload = Some(take_file(state, field).await?),
+            "file" => upload = Some(take_file(state, caller, field).await?),
             "purpose" => said.purpose = Some(text(field, patience).await?),
             "expires_after[anchor]" => said.anchor = Some(text(field, patience).await?),
             "expires_after[seconds]" => said.seconds = Some(text(field, patience).await?),
@@ -74,10 +79,14 @@ async fn read_form(state: &State, form: &mut Multipart) -> Result<File, ApiError
     Ok(view(upload.commit(&name, ttl_s).await?))
 }
 
-async fn take_file(state: &State, mut field: Field<'_>) -> Result<(Upload, String), ApiError> {
+async fn take_file(
+    state: &State,
+    caller: &Caller,
+    mut field: Field<'_>,
+) -> Result<(Upload, String), ApiError> {
     let limit = state.settings.limits.max_file_bytes;
     let name = name_of(field.file_name());
-    let mut upload = state.store.upload_begin(TENANT).await?;
+    let mut upload = state.store.upload_begin(caller.tenant()).await?;
     while let Some(data) = within(state.request_timeout(), field.chunk()).await? {
         if upload.bytes().unsigned_abs() + data.len() as u64 > limit {
             let detail = format!("the file exceeds limits.max_file_bytes ({limit})");

@@ -10,6 +10,7 @@ use super::source::Inputs;
 use super::submit::{check, inputs_of, singles};
 use super::view;
 use crate::api::body;
+use crate::api::caller::Caller;
 use crate::api::problem::ApiError;
 use crate::api::state::State;
 use crate::domain::model::{ModelState, ModelStatus};
@@ -29,6 +30,7 @@ use crate::worker::forecast::outlook::{Asking, Prospect};
 )]
 pub async fn estimate_job(
     Shared(state): Shared<State>,
+    caller: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Estimate>, ApiError> {
@@ -38,7 +40,7 @@ pub async fn estimate_job(
     let (inputs, left_out) = inputs_of(&state, &options, request)?;
     let (catalog, stages) = match inputs {
         Inputs::Catalog(catalog) => {
-            let stages = since::expected_items(&state, &options, &catalog).await?;
+            let stages = since::expected_items(&state, &caller, &options, &catalog).await?;
             (Some(catalog), stages)
         }
         Inputs::Singles(inputs) => {

@@ -5,8 +5,9 @@ use axum::extract::State as Shared;
 
 use super::view::{self, Facts};
 use crate::api::body::{JobPath, Params};
+use crate::api::caller::Caller;
 use crate::api::problem::ApiError;
-use crate::api::state::{State, TENANT};
+use crate::api::state::State;
 use crate::domain::code::Code;
 use crate::domain::id::JobId;
 use crate::store::job::JobFilter;
@@ -22,9 +23,10 @@ const DEFAULT_PAGE: u32 = 50;
 )]
 pub async fn list_jobs(
     Shared(state): Shared<State>,
+    caller: Caller,
     Params(query): Params<JobsQuery>,
 ) -> Result<Json<JobPage>, ApiError> {
-    Ok(Json(read_page(&state, &query).await?))
+    Ok(Json(read_page(&state, &caller, &query).await?))
 }
 
 /// Whether a query's page can be read.
@@ -32,11 +34,11 @@ pub fn check_page(state: &State, query: &JobsQuery) -> Result<u32, ApiError> {
     page_size(query.limit, DEFAULT_PAGE, state.settings.limits.max_page)
 }
 
-/// The page that a query asks for.
-pub async fn read_page(state: &State, query: &JobsQuery) -> Result<JobPage, ApiError> {
+/// The page of the caller's jobs that a query asks for.
+pub async fn read_page(state: &State, caller: &Caller, query: &JobsQuery) -> Result<JobPage, ApiError> {
     let limit = check_page(state, query)?;
     let filter = JobFilter {
-        tenant: Some(TENANT.into()),
+        tenant: Some(caller.tenant().into()),
         states: query.state.into_iter().collect(),
         task: query.task,
         model: query.model.clone(),

@@ -2,8 +2,9 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::api::caller::Caller;
 use crate::api::problem::ApiError;
-use crate::api::state::{State, TENANT};
+use crate::api::state::State;
 use crate::api::validate::Options;
 use crate::domain::basis::{Asked, Basis, StageBasis};
 use crate::domain::catalog::Catalog;
@@ -39,6 +40,7 @@ pub(super) fn basis(state: &State, spec: &JobSpec) -> Result<Basis, ExtractError
 /// Opens the submission of a schema job and puts its items into it.
 pub(super) async fn open(
     state: &State,
+    caller: &Caller,
     options: &Options,
     job: NewJob,
     catalog: &Catalog,
@@ -48,6 +50,7 @@ pub(super) async fn open(
         let drafts = pipeline::first_items(&options.spec, Some(catalog))?;
         options.check_count(drafts.len() as u64, limits)?;
         let mut submission = state.store.submit_begin(job).await?;
+        submission.charge_to(caller.charge());
         for draft in drafts {
             submission.push(draft).await?;
         }
@@ -55,12 +58,13 @@ pub(super) async fn open(
     };
     let basis = job.basis.clone();
     let mut submission = state.store.submit_begin(job).await?;
+    submission.charge_to(caller.charge());
     if submission.is_repeated() {
         // answered as before, even if the earlier job is gone meanwhile
         return Ok(submission);
     }
     let earlier = submission.hold(earlier).await?.ok_or_else(|| not_found(earlier))?;
-    let earlier_catalog = comparable(&earlier, Asked { spec: &options.spec, basis: basis.as_ref() })?;
+    let earlier_catalog = comparable(caller, &earlier, Asked { spec: &options.spec, basis: basis.as_ref() })?;
     let items = submission.items_of(earlier.id).await?;
     let plan = Plan::of(&options.spec, &earlier, earlier_catalog, catalog, items)?;
     let stages = since::first_stages(&options.spec, catalog, &plan.carried)?;
@@ -73,6 +77,7 @@ pub(super) async fn open(
 /// Items that a job would have to run, by stage, of all stages that have some.
 pub(super) async fn expected_items(
     state: &State,
+    caller: &Caller,
     options: &Options,
     catalog: &Catalog,
 ) -> Result<Vec<(Stage, Vec<ItemDraft>)>, ApiError> {
@@ -82,7 +87,7 @@ pub(super) async fn expected_items(
     let found = state.store.earlier_job(earlier).await?;
     let (earlier, items) = found.ok_or_else(|| not_found(earlier))?;
     let basis = basis(state, &options.spec)?;
-    let earlier_catalog = comparable(&earlier, Asked { spec: &options.spec, basis: Some(&basis) })?;
+    let earlier_catalog = comparable(caller, &earlier, Asked { spec: &options.spec, basis: Some(&basis) })?;
     let plan = Plan::of(&options.spec, &earlier, earlier_catalog, catalog, items)?;
     Ok(since::expected_items(&options.spec, catalog, &plan.carried)?)
 }
@@ -117,9 +122,9 @@ impl Plan {
 }
 
 /// The catalog of an earlier job whose answers are answers of the new one's questions.
-fn comparable<'a>(earlier: &'a EarlierJob, now: Asked) -> Result<&'a Catalog, ApiError> {
+fn comparable<'a>(caller: &Caller, earlier: &'a EarlierJob, now: Asked) -> Result<&'a Catalog, ApiError> {
     let id = earlier.id;
-    if earlier.tenant != TENANT {
+    if earlier.tenant != caller.tenant() {
         return Err(not_found(id));
     }
     let incompatible =

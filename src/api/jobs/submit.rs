@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 use super::source::{self, Inputs};
 use super::{since, view};
 use crate::api::body::{self, BodyKind, Lines, Params};
+use crate::api::caller::Caller;
 use crate::api::problem::ApiError;
-use crate::api::state::{State, TENANT};
+use crate::api::state::State;
 use crate::api::validate::{self, Options, Rules};
 use crate::domain::catalog::Catalog;
 use crate::domain::code::Code;
@@ -46,14 +47,18 @@ use crate::wire::submit::{JobRequest, StreamQuery};
         (status = 200, description = "An earlier submission under the same key made this job.", body = wire::job::Job),
     ),
 )]
-pub async fn submit(Shared(state): Shared<State>, mut request: Request) -> Result<Response, ApiError> {
+pub async fn submit(
+    Shared(state): Shared<State>,
+    caller: Caller,
+    mut request: Request,
+) -> Result<Response, ApiError> {
     let headers = request.headers().clone();
     let key = body::idempotency_key(&headers)?;
     let done = match body::body_kind(&headers)? {
-        BodyKind::Json => submit_document(&state, key, &headers, request.into_body()).await?,
+        BodyKind::Json => submit_document(&state, &caller, key, &headers, request.into_body()).await?,
         BodyKind::Lines => {
             let Params(query) = request.extract_parts::<Params<StreamQuery>>().await?;
-            submit_lines(&state, key, query, request.into_body()).await?
+            submit_lines(&state, &caller, key, query, request.into_body()).await?
         }
     };
     answer(&state, done).await
@@ -68,6 +73,7 @@ struct Done {
 
 async fn submit_document(
     state: &State,
+    caller: &Caller,
     key: Option<String>,
     headers: &HeaderMap,
     body: Body,
@@ -79,11 +85,12 @@ async fn submit_document(
     let (inputs, left_out) = inputs_of(state, &options, request)?;
     let _permit = state.open_submission().await?;
     let mut submission = match inputs {
-        Inputs::Catalog(catalog) => push_catalog(state, &options, key, Some(hash), catalog).await?,
+        Inputs::Catalog(catalog) => push_catalog(state, caller, &options, key, Some(hash), catalog).await?,
         Inputs::Singles(inputs) => {
             let drafts = singles(&options, inputs)?;
             options.check_count(drafts.len() as u64, limits)?;
-            let mut submission = state.store.submit_begin(new_job(&options, key, Some(hash))).await?;
+            let mut submission = state.store.submit_begin(new_job(caller, &options, key, Some(hash))).await?;
+            submission.charge_to(caller.charge());
             for draft in drafts {
                 submission.push(draft).await?;
             }
@@ -96,6 +103,7 @@ async fn submit_document(
 
 async fn submit_lines(
     state: &State,
+    caller: &Caller,
     key: Option<String>,
     query: StreamQuery,
     body: Body,
@@ -108,9 +116,9 @@ async fn submit_lines(
     let _permit = state.open_submission().await?;
     let mut lines = Lines::new(body, &state.settings.limits, state.request_timeout(), &head);
     let outcome = if options.spec.task.reads_catalog() {
-        push_tables(state, &options, key, &mut lines, &mut sieve).await
+        push_tables(state, caller, &options, key, &mut lines, &mut sieve).await
     } else {
-        push_singles(state, &options, key, &mut lines, &mut sieve).await
+        push_singles(state, caller, &options, key, &mut lines, &mut sieve).await
     };
     match outcome {
         Ok(mut submission) => {
@@ -129,13 +137,15 @@ async fn submit_lines(
 /// Texts and messages go to the database as they come.
 async fn push_singles(
     state: &State,
+    caller: &Caller,
     options: &Options,
     key: Option<String>,
     lines: &mut Lines,
     sieve: &mut Sieve,
 ) -> Result<Submission, ApiError> {
     let limits = &state.settings.limits;
-    let mut submission = state.store.submit_begin(new_job(options, key, None)).await?;
+    let mut submission = state.store.submit_begin(new_job(caller, options, key, None)).await?;
+    submission.charge_to(caller.charge());
     let mut items = 0;
     while let Some((number, line)) = lines.next().await? {
         let draft = parse_line(number, line, limits.max_json_depth).and_then(|input| {
@@ -160,6 +170,7 @@ async fn push_singles(
 /// Tables make one catalog, which is part of the job and therefore held; it is bounded like a JSON body.
 async fn push_tables(
     state: &State,
+    caller: &Caller,
     options: &Options,
     key: Option<String>,
     lines: &mut Lines,
@@ -188,19 +199,20 @@ async fn push_tables(
     let catalog = settle(Catalog { tables }, sieve, |at, _| (numbers[at], 1))
         .map_err(|error| on_line(error.line, Code::InvalidInput, &error.message))?;
     some_inputs(catalog.tables.len() as u64)?;
-    push_catalog(state, options, key, None, catalog).await
+    push_catalog(state, caller, options, key, None, catalog).await
 }
 
 async fn push_catalog(
     state: &State,
+    caller: &Caller,
     options: &Options,
     key: Option<String>,
     request_hash: Option<Vec<u8>>,
     catalog: Catalog,
 ) -> Result<Submission, ApiError> {
     let basis = Some(since::basis(state, &options.spec)?);
-    let job = NewJob { catalog: Some(catalog.clone()), basis, ..new_job(options, key, request_hash) };
-    since::open(state, options, job, &catalog).await
+    let job = NewJob { catalog: Some(catalog.clone()), basis, ..new_job(caller, options, key, request_hash) };
+    since::open(state, caller, options, job, &catalog).await
 }
 
 /// A line that cannot be read ends the stream, or is listed where the client asked for that.
@@ -266,10 +278,15 @@ pub(super) fn singles(options: &Options, inputs: Vec<Value>) -> Result<Vec<ItemD
     inputs.into_iter().enumerate().map(|(at, input)| place(at, input)).collect()
 }
 
-fn new_job(options: &Options, idempotency_key: Option<String>, request_hash: Option<Vec<u8>>) -> NewJob {
+fn new_job(
+    caller: &Caller,
+    options: &Options,
+    idempotency_key: Option<String>,
+    request_hash: Option<Vec<u8>>,
+) -> NewJob {
     NewJob {
         id: JobId::new(),
-        tenant: TENANT.into(),
+        tenant: caller.tenant().into(),
         spec: options.spec.clone(),
         catalog: None,
         basis: None,

@@ -24,7 +24,7 @@ const JS: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
 /// Name, media type, content.
-const ASSETS: [(&str, &str, &str); 42] = assets![
+const ASSETS: [(&str, &str, &str); 44] = assets![
     "base.css" CSS,
     "dashboard.css" CSS,
     "diagram.css" CSS,
@@ -50,6 +50,7 @@ const ASSETS: [(&str, &str, &str); 42] = assets![
     "job_progress.js" JS,
     "job_table.js" JS,
     "json_view.js" JS,
+    "key.js" JS,
     "main.js" JS,
     "memory.js" JS,
     "model_actions.js" JS,
@@ -63,6 +64,7 @@ const ASSETS: [(&str, &str, &str); 42] = assets![
     "review.js" JS,
     "route.js" JS,
     "section.js" JS,
+    "sign_in.js" JS,
     "sparkline.js" JS,
     "stream.js" JS,
     "theme.js" JS,

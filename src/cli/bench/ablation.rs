@@ -16,7 +16,7 @@ use super::figures::{Run, median};
 use super::{Task, number_from_the_clock, report};
 use crate::app::Server;
 use crate::client::Client;
-use crate::config::settings::{self, KvType, PromptLookup, Settings};
+use crate::config::settings::{self, Auth, KvType, PromptLookup, Settings};
 use crate::wire::model::Engine;
 
 /// Items of the run that warms a fresh server up.
@@ -111,6 +111,7 @@ async fn measure(
     let mut settings = settings.clone();
     change(&mut settings.engine);
     settings.http.listen = ([127, 0, 0, 1], 0).into();
+    settings.http.auth = Auth::Off;
     let model = settings.models[0].name.clone();
     let server = Server::start(settings).await?;
     let client = Client::new(&format!("http://{}", server.address()))?;

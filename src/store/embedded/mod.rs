@@ -103,6 +103,14 @@ impl PrivatePostgres {
         Address::of_socket(&self.socket_folder, USER, "postgres")
     }
 
+    /// Where the cluster of a data directory is found that another adit runs, for a command beside it.
+    pub fn address_of_running(data_dir: &Path, settings: &Database) -> Result<Address, EmbeddedError> {
+        let owner = find_owner(settings.postgres_user.as_deref())?;
+        let data_dir = fs::canonicalize(data_dir).map_err(error::at(data_dir))?;
+        let socket_folder = choose_socket_folder(&choose_base(&data_dir, owner)?);
+        Ok(Address::of_socket(&socket_folder, USER, "postgres"))
+    }
+
     /// The postmaster's process, for tests that plant faults.
     pub fn pid(&self) -> i32 {
         self.postmaster.pid()

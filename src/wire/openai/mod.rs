@@ -40,6 +40,8 @@ pub struct ErrorObject {
 pub fn word(code: Code) -> &'static str {
     match code {
         Code::UnknownModel => "model_not_found",
+        Code::Unauthenticated => "invalid_api_key",
+        Code::RateLimited => "rate_limit_exceeded",
         Code::PromptTooLong => "context_length_exceeded",
         other => other.as_str(),
     }

@@ -1,5 +1,8 @@
 // Requests to the server that the page came from.
 
+import { download } from "./er_save.js";
+import { withKey } from "./key.js";
+
 /** What the server refused, with its problem document where it sent one. */
 export class Refusal extends Error {
   constructor(status, problem) {
@@ -22,7 +25,8 @@ function exact(_, value, context) {
 export async function ask(path, { method = "GET", signal, isExact = false } = {}) {
   let response;
   try {
-    response = await fetch(path, { method, signal, cache: "no-store", headers: { accept: "application/json" } });
+    const headers = withKey({ accept: "application/json" });
+    response = await fetch(path, { method, signal, cache: "no-store", headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refusal(0, { detail: "The server cannot be reached; nothing was changed." });
@@ -36,6 +40,14 @@ export async function ask(path, { method = "GET", signal, isExact = false } = {}
   }
   if (!response.ok) throw new Refusal(response.status, body);
   return body;
+}
+
+/** Saves what a link would, for which no header can be sent. */
+export async function save(path, name) {
+  const response = await fetch(path, { cache: "no-store", headers: withKey({}) });
+  const text = await response.text();
+  if (!response.ok) throw new Refusal(response.status, null);
+  download(text, name, response.headers.get("content-type") || "text/plain");
 }
 
 export const post = (path) => ask(path, { method: "POST" });

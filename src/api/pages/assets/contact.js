@@ -2,6 +2,7 @@
 
 import { h, render } from "./dom.js";
 import { ago, clock } from "./format.js";
+import { look } from "./sign_in.js";
 import { announce } from "./announce.js";
 
 let state = { kind: "connecting" };
@@ -21,6 +22,7 @@ export function heard() {
 export function show(next, retry) {
   state = next;
   tryNow = retry;
+  look(next, retry);
   if (state.kind === "live") asOf = Date.now();
   draw();
 }

@@ -1,10 +1,12 @@
 // The extracted data model of a schema job: the diagram, the same in words, how much is covered, the exports.
 
-import { ask } from "./api.js";
+import { ask, save } from "./api.js";
 import { diagram } from "./diagram.js";
 import { h, render } from "./dom.js";
 import { erGraph, relationshipInWords, sizeInWords } from "./er_graph.js";
 import { count, plural, words } from "./format.js";
+import { held } from "./key.js";
+import { refused } from "./notice.js";
 import { review } from "./review.js";
 import { link } from "./route.js";
 import { title } from "./section.js";
@@ -73,12 +75,20 @@ export function dataModel(parent, id) {
     show(model, name);
   }
 
+  const address = (format) => link(`/v1/jobs/${id}/export`, { format, review_below: line });
+
+  function saveWithKey(event, format) {
+    if (!held()) return;
+    event.preventDefault();
+    save(address(format), `${id}.${format}`).catch((error) => refused("The export was not read", error));
+  }
+
   function show(model, name) {
     const graph = erGraph(model);
     const formats = FORMATS.map(([format, label]) =>
       h(
         "a",
-        { key: format, href: link(`/v1/jobs/${id}/export`, { format, review_below: line }), download: "" },
+        { key: format, href: address(format), download: "", onclick: (event) => saveWithKey(event, format) },
         label,
       ),
     );

@@ -44,6 +44,8 @@ function operation(path, method, op) {
     ),
   );
   if (op.description) box.append(el("p", {}, op.description));
+  const scopes = (op.security || []).flatMap((one) => Object.values(one).flat());
+  if (scopes.length > 0) box.append(el("p", {}, "Needs a key with scope ", el("code", {}, scopes.join(", ")), "."));
   if (op.parameters && op.parameters.length > 0) {
     const body = el("tbody", {});
     for (const p of op.parameters) {

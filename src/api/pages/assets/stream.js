@@ -3,6 +3,8 @@
 // Read by `fetch` and not by EventSource: that one hides the comments which break a silence, so that it cannot tell
 // a quiet server from a dead one, and it hides why a connection was refused.
 
+import { withKey } from "./key.js";
+
 const FIRST_RETRY_MS = 500;
 const MAX_RETRY_MS = 5000;
 /** Of a connection that has not told its own. */
@@ -50,7 +52,7 @@ export function follow(
       const response = await fetch(url, {
         signal: own.signal,
         cache: "no-store",
-        headers: { accept: "text/event-stream" },
+        headers: withKey({ accept: "text/event-stream" }),
       });
       if (!response.ok) {
         const problem = await response.json().catch(() => null);
