@@ -43,6 +43,8 @@ async fn a_page_asks_for_a_key_and_keeps_it_to_itself() {
     page.picture("signed_in").await;
 
     page.eval("document.getElementById('sign-out').click(); 1").await;
-    page.until("sessionStorage.getItem('adit-key') === null && !document.getElementById('sign-in').hidden")
-        .await;
+    page.until(
+        "sessionStorage.getItem('adit-key') === null && document.getElementById('sign-in')?.hidden === false",
+    )
+    .await;
 }
