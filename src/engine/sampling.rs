@@ -144,8 +144,8 @@ fn draw(candidates: &[(u32, f32)], at: f64) -> u32 {
     candidates.last().map_or(0, |(token, _)| *token)
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014) as a function of the position: no state to carry.
-fn uniform(seed: u64, position: u64) -> f64 {
+/// From 0 to below 1. SplitMix64 (Steele, Lea, Flood 2014) as a function of the position: no state to carry.
+pub fn uniform(seed: u64, position: u64) -> f64 {
     let mut x = seed ^ position.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

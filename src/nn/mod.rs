@@ -16,6 +16,8 @@ pub mod arch;
 pub mod batch;
 pub mod cache;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 pub mod model;
 pub mod weights;
