@@ -16,6 +16,8 @@ mod gemm;
 mod graph;
 #[path = "kernels/lora.rs"]
 mod lora;
+#[path = "nn/card.rs"]
+mod model;
 #[path = "kernels/norm.rs"]
 mod norm;
 #[path = "kernels/rope.rs"]

@@ -1,6 +1,8 @@
 //! The seam between scheduling and numerics.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod fake;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::cublas;
-use candle_core::cuda_backend::cudarc::driver::result::memcpy_dtod_async;
+use candle_core::cuda_backend::cudarc::driver::result::{memcpy_dtod_async, memcpy_htod_async};
 use candle_core::cuda_backend::cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError,
@@ -87,6 +87,15 @@ impl<'a, T> View<'a, T> {
         assert!(range.start <= range.end && range.end <= self.len, "a part of a buffer lies inside it");
         let address = self.address + (range.start * size_of::<T>()) as u64;
         View { address, len: range.len(), buffer: PhantomData }
+    }
+}
+
+impl<'a> View<'a, u32> {
+    /// Words as structs that consist of them.
+    pub fn of<U: DeviceRepr>(&self) -> View<'a, U> {
+        assert!(size_of::<U>().is_multiple_of(4) && align_of::<U>() == 4, "structs of words");
+        let len = self.len / (size_of::<U>() / 4);
+        View { address: self.address, len, buffer: PhantomData }
     }
 }
 
@@ -282,6 +291,14 @@ impl Card {
     pub fn write<T: DeviceRepr>(&self, values: &[T], to: &mut Buffer<T>) -> Result<(), Error> {
         assert!(values.len() <= to.len(), "a buffer holds what is written to it");
         self.stream.memcpy_htod(values, &mut to.slice).map_err(|e| driver("writing to the card", 0, e))
+    }
+
+    /// Writes values into a part of a buffer. They may change once this has returned: the driver has taken them.
+    pub fn write_part<T: DeviceRepr>(&self, values: &[T], to: &ViewMut<T>) -> Result<(), Error> {
+        assert!(values.len() == to.len(), "a part is written whole");
+        // SAFETY: the part lies in a live buffer of this card.
+        let done = unsafe { memcpy_htod_async(to.address, values, self.stream.cu_stream()) };
+        done.map_err(|e| driver("writing to the card", size_of_val(values), e))
     }
 
     /// Waits for all work and reads the first `n` values.

@@ -27,6 +27,7 @@ pub trait Element: DeviceRepr + ValidAsZeroBits + Copy + Send + 'static {
     const NAME: &'static str;
     const CUBLAS: cudaDataType;
     fn from_f32(value: f32) -> Self;
+    fn from_bits(bits: u16) -> Self;
     fn to_f32(self) -> f32;
 }
 
@@ -35,6 +36,9 @@ impl Element for bf16 {
     const CUBLAS: cudaDataType = cudaDataType::CUDA_R_16BF;
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
+    }
+    fn from_bits(bits: u16) -> Self {
+        Self::from_bits(bits)
     }
     fn to_f32(self) -> f32 {
         self.to_f32()
@@ -46,6 +50,9 @@ impl Element for f16 {
     const CUBLAS: cudaDataType = cudaDataType::CUDA_R_16F;
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
+    }
+    fn from_bits(bits: u16) -> Self {
+        Self::from_bits(bits)
     }
     fn to_f32(self) -> f32 {
         self.to_f32()

@@ -40,6 +40,33 @@ pub fn rms_norm_rows<T: Element>(
     norm(card, None, h, weight, rows, out, rows.len())
 }
 
+/// `h += x / sqrt(mean(x²) + eps) · weight`; without a norm, products add by themselves.
+pub fn add_normed<T: Element>(
+    card: &Card,
+    x: View<T>,
+    (weight, eps): (View<f32>, f32),
+    h: ViewMut<T>,
+) -> Result<(), Error> {
+    let hidden = weight.len();
+    assert!(hidden > 0 && hidden.is_multiple_of(8) && hidden <= MAX_HIDDEN, "rows of whole vectors");
+    assert!(x.len() == h.len() && h.len().is_multiple_of(hidden));
+    let n_rows = h.len() / hidden;
+    let name = format!("norm_{}", T::NAME);
+    let launch = Launch { file: "norm", name: &name, grid: [n_rows, 1], threads: 256, shared_bytes: 0 };
+    let args = [
+        x.into(),
+        weight.into(),
+        (&h).into(),
+        View::<f32>::NULL.into(),
+        View::<u32>::NULL.into(),
+        View::<T>::NULL.into(),
+        hidden.into(),
+        eps.into(),
+    ];
+    // SAFETY: the sizes were checked; each block touches its own row.
+    unsafe { card.launch(&launch, &args) }
+}
+
 fn norm<T: Element>(
     card: &Card,
     added: Option<Added<T>>,
