@@ -74,6 +74,7 @@ async fn submit(store: &Store, items: usize) -> Duration {
             schema: None,
             instructions: None,
             generation: Generation::default(),
+            review_below: None,
         },
         catalog: None,
         class: Class::Normal,

@@ -7,7 +7,7 @@ use adit::engine::grammar::Choice;
 use adit::engine::kv::PrefixHasher;
 use adit::engine::lookup;
 use adit::engine::request::Sampling;
-use adit::engine::sampling::sample;
+use adit::engine::sampling::{branch, sample};
 use toktrie::SimpleVob;
 
 const CALLS: usize = 301;
@@ -17,7 +17,10 @@ type Allowed = fn(usize) -> bool;
 
 fn main() {
     println!("a token from a row of logits, us");
-    println!("{:>10} {:>24} {:>10} {:>10}", "vocabulary", "allowed", "greedy", "top-p 0.9");
+    println!(
+        "{:>10} {:>24} {:>10} {:>10} {:>10}",
+        "vocabulary", "allowed", "greedy", "top-p 0.9", "its share"
+    );
     for vocab in [49_152, 151_936, 262_144] {
         let logits = numbers(vocab);
         let masks: [(&str, Allowed); 3] = [
@@ -35,7 +38,13 @@ fn main() {
                     std::hint::black_box(sample(&logits, Some(&choice), sampling, at as u64).unwrap());
                 })
             };
-            println!("{vocab:>10} {name:>24} {:>10.1} {:>10.1}", us(&Sampling::default()), us(&nucleus));
+            // how sure the model was, for the confidence
+            let token = sample(&logits, Some(&choice), &Sampling::default(), 0).unwrap();
+            let share = median_us(|at| {
+                std::hint::black_box(branch(&logits, &choice, token, at as u32));
+            });
+            let (greedy, nucleus) = (us(&Sampling::default()), us(&nucleus));
+            println!("{vocab:>10} {name:>24} {greedy:>10.1} {nucleus:>10.1} {share:>10.1}");
         }
     }
     println!("\nper sequence, us");

@@ -90,6 +90,7 @@ fn step_us(n: usize, vocab_size: usize) -> (u64, f64) {
                 priority: 0,
                 group: u64::from(sequence % 5),
                 logprobs: None,
+                branches: false,
             })
         });
         for answer in futures::future::join_all(calls).await {

@@ -3,6 +3,8 @@
 
 #[path = "pure/catalogs.rs"]
 mod catalogs;
+#[path = "pure/confidence.rs"]
+mod confidence;
 #[path = "pure/ddl.rs"]
 mod ddl;
 #[path = "pure/dot.rs"]

@@ -36,7 +36,13 @@ pub async fn submit(store: &Store, job: NewJob, items: usize) -> JobId {
 
 pub fn succeeded(seq: Seq) -> NewResult {
     let usage = Usage { prompt_tokens: 10, prefix_hit_tokens: 4, output_tokens: 3, forced_tokens: 1 };
-    NewResult { seq, outcome: Outcome::Succeeded { output: json!({ "seq": seq }) }, usage, latency_ms: 1 }
+    NewResult {
+        seq,
+        outcome: Outcome::Succeeded { output: json!({ "seq": seq }) },
+        usage,
+        latency_ms: 1,
+        confidence: None,
+    }
 }
 
 pub async fn claim(store: &Store, worker: WorkerId, budget: i32) -> Vec<Claim> {

@@ -7,6 +7,7 @@ use super::problem::ApiError;
 use super::state::SchemaIssue;
 use crate::config::settings::Limits;
 use crate::domain::code::Code;
+use crate::domain::confidence::Confidence;
 use crate::domain::job::{Class, JobSpec, Weight};
 use crate::domain::task::Task;
 use crate::wire::submit::{Generation, JobRequest, StreamQuery};
@@ -39,12 +40,19 @@ impl Options {
             request;
         check_fields(*task, schema.as_ref(), instructions.as_deref(), rules)?;
         check_generation(generation)?;
+        let review_below =
+            request.review_below.map(|below| probability("review_below", below)).transpose()?;
+        if review_below.is_some() && !task.reads_catalog() {
+            let detail = format!("task {task} has no facts to review: read its results with below=…");
+            return Err(ApiError::new(Code::InvalidRequest, detail).pointer("/review_below"));
+        }
         let spec = JobSpec {
             task: *task,
             model: model.clone(),
             schema: schema.clone(),
             instructions: instructions.clone(),
             generation: generation.clone().into(),
+            review_below,
         };
         check_models(&spec, rules)?;
         let weight = weight_of(*weight)?;
@@ -92,8 +100,17 @@ pub fn request_of_query(query: StreamQuery) -> Result<JobRequest, ApiError> {
         class: query.class.unwrap_or_default(),
         weight: query.weight,
         expires_in_s: query.expires_in_s,
+        review_below: None,
         inputs: None,
         source: None,
+    })
+}
+
+/// A number from 0 to 1, or an error that names the field.
+pub fn probability(field: &str, number: f64) -> Result<Confidence, ApiError> {
+    Confidence::new(number).ok_or_else(|| {
+        let detail = format!("{field} is {number}; it is a number from 0 to 1");
+        ApiError::new(Code::InvalidRequest, detail).pointer(&format!("/{field}"))
     })
 }
 

@@ -225,6 +225,9 @@ pub struct SubmitArguments {
     pub lenient: bool,
     #[command(flatten)]
     pub ask: AskArguments,
+    /// Mark facts of a lower confidence for review, from 0 to 1 (schema tasks; 0.5 if not given)
+    #[arg(long, value_name = "CONFIDENCE", value_parser = confidence)]
+    pub review_below: Option<f64>,
     /// Submitting again with the same key and body gives the same job
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
@@ -330,6 +333,9 @@ pub struct ResultsArguments {
     /// Only items with this outcome
     #[arg(long, value_parser = ["succeeded", "failed", "cancelled", "expired"])]
     pub outcome: Option<String>,
+    /// Of `ndjson`: only items of a lower confidence; of the others: mark such facts for review (0 to 1)
+    #[arg(long, value_name = "CONFIDENCE", value_parser = confidence)]
+    pub below: Option<f64>,
     /// Continue behind this item number
     #[arg(long, value_name = "SEQ")]
     pub after: Option<i64>,
@@ -437,6 +443,11 @@ pub enum Workload {
     Attribute,
     /// The custom task over 256 short letters; repeats its prompts, and has no peer
     Custom,
+}
+
+fn confidence(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+    number.ok_or_else(|| "it is a number from 0 to 1".into())
 }
 
 #[cfg(test)]

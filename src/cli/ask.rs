@@ -27,6 +27,7 @@ pub fn request(task: Task, ask: &AskArguments, source: Source) -> Result<JobRequ
         class: class(ask),
         weight: ask.weight,
         expires_in_s: ask.expires_in,
+        review_below: None,
         inputs: None,
         source: Some(source),
     })

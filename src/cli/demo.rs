@@ -139,6 +139,7 @@ async fn request(args: &DemoArguments) -> Result<JobRequest> {
             lenient: true,
             ask: AskArguments::default(),
             idempotency_key: None,
+            review_below: None,
             watch: false,
         };
         return jobs::request(&submit).await;
@@ -153,6 +154,7 @@ async fn request(args: &DemoArguments) -> Result<JobRequest> {
         class: Default::default(),
         weight: None,
         expires_in_s: None,
+        review_below: None,
         inputs: None,
         source: Some(source),
     })

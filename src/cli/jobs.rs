@@ -17,7 +17,7 @@ use crate::client::Client;
 use crate::domain::code::Code;
 use crate::domain::job::JobState;
 use crate::wire::job::{Job, JobsQuery};
-use crate::wire::result::{ExportFormat, ResultsQuery};
+use crate::wire::result::{ExportFormat, ExportQuery, ResultsQuery};
 use crate::wire::submit::JobRequest;
 
 /// How often a watched job is looked at.
@@ -63,7 +63,8 @@ pub fn tell_left_out(job: &Job) {
 /// Lines are streamed, however many they are; everything else is one document.
 async fn send(client: &Client, args: &SubmitArguments) -> Result<Job> {
     let key = args.idempotency_key.as_deref();
-    if source::is_lines(args)? {
+    // what reads lines has no facts; the server says so
+    if source::is_lines(args)? && args.review_below.is_none() {
         let query = ask::query(args.task, &args.ask, args.lenient)?;
         if client.fits_query(&query) {
             let from = args.from.as_str();
@@ -81,7 +82,8 @@ async fn send(client: &Client, args: &SubmitArguments) -> Result<Job> {
 
 /// What to submit, with the source read here: a database's credentials never leave this process.
 pub async fn request(args: &SubmitArguments) -> Result<JobRequest> {
-    ask::request(args.task, &args.ask, source::read(args).await?)
+    let request = ask::request(args.task, &args.ask, source::read(args).await?)?;
+    Ok(JobRequest { review_below: args.review_below, ..request })
 }
 
 /// Follows a job to its end, with a bar on stderr.
@@ -171,13 +173,17 @@ pub async fn results(global: &Global, args: &ResultsArguments) -> Result<Exit> {
         ResultFormat::Dot => Some(ExportFormat::Dot),
     };
     match format {
-        Some(format) => out.write_all(client.export(id, format).await?.as_bytes())?,
+        Some(format) => {
+            let query = ExportQuery { format, review_below: args.below };
+            out.write_all(client.export(id, query).await?.as_bytes())?;
+        }
         None => {
             let outcome = args.outcome.as_ref().map(|word| serde_json::from_value(word.clone().into()));
             let query = ResultsQuery {
                 after: args.after,
                 follow: args.follow.then_some(true),
                 outcome: outcome.transpose()?,
+                below: args.below,
                 ..ResultsQuery::default()
             };
             let mut lines = std::pin::pin!(client.results_stream(id, &query).await?);

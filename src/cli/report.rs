@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table};
 
+use crate::domain::confidence::Confidence;
 use crate::domain::fact::DataModel;
 use crate::domain::model::ModelState;
 use crate::wire::estimate::Estimate;
@@ -72,15 +73,21 @@ pub fn data_model(model: &DataModel, style: Style) -> String {
     out.push_str(&format!("\nConcepts ({})\n", model.concepts.len()));
     out.push_str(&rows(
         style,
-        &["concept", "kind", "tables", "description"],
+        &["concept", "kind", "tables", "sure", "description"],
         model.concepts.iter().map(|c| {
-            [c.name.clone(), c.kind.as_str().into(), c.source_tables.join(", "), c.description.clone()]
+            [
+                c.name.clone(),
+                c.kind.as_str().into(),
+                c.source_tables.join(", "),
+                sure(c.confidence, c.review),
+                c.description.clone(),
+            ]
         }),
     ));
     out.push_str(&format!("\nRelationships ({})\n", model.relationships.len()));
     out.push_str(&rows(
         style,
-        &["from", "relationship", "to", "cardinality", "rests on", "source"],
+        &["from", "relationship", "to", "cardinality", "rests on", "source", "sure"],
         model.relationships.iter().map(|r| {
             [
                 r.from.clone(),
@@ -89,19 +96,21 @@ pub fn data_model(model: &DataModel, style: Style) -> String {
                 r.cardinality.as_str().into(),
                 format!("{}({})", r.from_table, r.from_columns.join(", ")),
                 r.source.as_str().into(),
+                sure(r.confidence, r.review),
             ]
         }),
     ));
     out.push_str(&format!("\nAttributes ({})\n", model.attributes.len()));
     out.push_str(&rows(
         style,
-        &["concept", "attribute", "type", "column", "description"],
+        &["concept", "attribute", "type", "column", "sure", "description"],
         model.attributes.iter().map(|a| {
             [
                 a.concept.clone(),
                 a.name.clone(),
                 a.meaning.as_str().into(),
                 format!("{}.{}", a.source_table, a.source_column),
+                sure(a.confidence, a.review),
                 a.description.clone(),
             ]
         }),
@@ -116,6 +125,17 @@ pub fn data_model(model: &DataModel, style: Style) -> String {
         coverage.columns_covered,
         coverage.columns,
     ));
+    let review = &model.review;
+    let doubtful = review.concepts + review.relationships + review.attributes;
+    if doubtful > 0 {
+        out.push_str(&format!(
+            "For review (?): {} concepts, {} relationships, {} attributes of a confidence below {}\n",
+            review.concepts,
+            review.relationships,
+            review.attributes,
+            review.below.as_f64()
+        ));
+    }
     if !model.uncovered.is_empty() {
         out.push_str(&rows(
             style,
@@ -132,6 +152,12 @@ pub fn data_model(model: &DataModel, style: Style) -> String {
         ));
     }
     out
+}
+
+/// Percent, marked where somebody should look.
+fn sure(confidence: Option<Confidence>, review: bool) -> String {
+    let known = confidence.map(|known| format!("{:.0}%", known.as_f64() * 100.0));
+    format!("{}{}", known.unwrap_or_default(), if review { " ?" } else { "" }).trim().to_string()
 }
 
 /// One line: what became of a job's items so far.

@@ -17,7 +17,7 @@ use crate::wire::health::Health;
 use crate::wire::job::{Job, JobPage, JobsQuery, Retried, RetryQuery};
 use crate::wire::model::{Model, ModelList, StatusMap, WaitQuery};
 use crate::wire::problem::Problem;
-use crate::wire::result::{ExportFormat, ExportQuery, ItemResult, ResultPage, ResultsQuery, SchemaQuery};
+use crate::wire::result::{ExportQuery, ItemResult, ResultPage, ResultsQuery, SchemaQuery};
 use crate::wire::submit::{JobRequest, StreamQuery};
 
 /// The HTTP library takes at most 65,534.
@@ -148,8 +148,8 @@ impl Client {
     }
 
     /// The whole result of a schema job, as text in the format asked for.
-    pub async fn export(&self, id: Uuid, format: ExportFormat) -> Result<String, ClientError> {
-        let call = self.call(Method::GET, &format!("/v1/jobs/{id}/export")).query(&ExportQuery { format });
+    pub async fn export(&self, id: Uuid, query: impl Into<ExportQuery>) -> Result<String, ClientError> {
+        let call = self.call(Method::GET, &format!("/v1/jobs/{id}/export")).query(&query.into());
         self.send(call).await?.text().await.map_err(|e| ClientError::Broken(e.to_string()))
     }
 

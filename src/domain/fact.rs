@@ -1,10 +1,12 @@
 //! What an extraction yields: concepts, relationships and attributes, each with the identifiers it rests on.
 //!
-//! Everything here names real identifiers of the catalog; names and descriptions are the only free text.
+//! Everything here names real identifiers of the catalog; names and descriptions are the only free text. A fact's
+//! `confidence` is the model's, of what it judged (see `extract::confidence`); absent where it judged nothing.
 
 use serde::{Deserialize, Serialize};
 
 use super::code::Code;
+use super::confidence::Confidence;
 
 macro_rules! words {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)* }) => {
@@ -96,6 +98,11 @@ pub struct Concept {
     pub source: Source,
     /// In catalog order, at least one.
     pub source_tables: Vec<String>,
+    /// Of the table that the model was least sure of.
+    #[serde(default)]
+    pub confidence: Option<Confidence>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub review: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +121,10 @@ pub struct Relationship {
     pub from_columns: Vec<String>,
     pub to_table: String,
     pub to_columns: Vec<String>,
+    #[serde(default)]
+    pub confidence: Option<Confidence>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub review: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,6 +145,30 @@ pub struct Attribute {
     pub source_column: String,
     /// The source's own type; empty if unknown.
     pub data_type: String,
+    #[serde(default)]
+    pub confidence: Option<Confidence>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub review: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Facts that somebody should look at: those of a lower confidence than `below`, and those that the model was to
+/// name and did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Review {
+    pub below: Confidence,
+    pub concepts: usize,
+    pub relationships: usize,
+    pub attributes: usize,
+}
+
+impl Default for Review {
+    fn default() -> Self {
+        Self { below: Confidence::DEFAULT_REVIEW_BELOW, concepts: 0, relationships: 0, attributes: 0 }
+    }
 }
 
 /// A part of the input that the model does not answer, and why.
@@ -207,4 +242,6 @@ pub struct DataModel {
     pub attributes: Vec<Attribute>,
     pub uncovered: Vec<Uncovered>,
     pub coverage: Coverage,
+    #[serde(default)]
+    pub review: Review,
 }

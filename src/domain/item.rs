@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::code::Code;
+use super::confidence::ItemConfidence;
 use super::id::Seq;
 use super::task::Stage;
 use super::usage::Usage;
@@ -65,4 +66,6 @@ pub struct NewResult {
     pub usage: Usage,
     /// Wall time from hand-over to the engine to the last token.
     pub latency_ms: u32,
+    /// Of a succeeded item whose grammar left the model a choice.
+    pub confidence: Option<ItemConfidence>,
 }

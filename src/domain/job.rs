@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::confidence::Confidence;
 use super::task::{Stage, Task};
 
 /// What was asked, as stored with the job. The catalog of a schema job is stored beside it.
@@ -20,9 +21,16 @@ pub struct JobSpec {
     pub instructions: Option<String>,
     #[serde(default)]
     pub generation: Generation,
+    /// Facts and results of a lower confidence are marked for review; `None`: the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review_below: Option<Confidence>,
 }
 
 impl JobSpec {
+    pub fn review_below(&self) -> Confidence {
+        self.review_below.unwrap_or(Confidence::DEFAULT_REVIEW_BELOW)
+    }
+
     pub fn model_of(&self, stage: Stage) -> &str {
         self.model.as_deref().unwrap_or_else(|| stage.default_model())
     }

@@ -4,6 +4,7 @@ pub mod batch;
 pub mod catalog;
 pub mod chat;
 pub mod code;
+pub mod confidence;
 pub mod fact;
 pub mod id;
 pub mod item;

@@ -26,6 +26,8 @@ pub struct Request {
     /// How many alternatives to name beside each token; `None` computes no probabilities. With them nothing is
     /// forced without a look at the model, so that every token has its own.
     pub logprobs: Option<u8>,
+    /// Whether to record how sure the model is where the grammar leaves it a choice.
+    pub branches: bool,
 }
 
 /// An adapter that the engine holds, by the number it was given when it was added.
@@ -58,6 +60,19 @@ pub struct Completion {
     pub usage: Usage,
     /// One for each token, if they were asked for.
     pub logprobs: Vec<Logprob>,
+    /// In the answer's order, if they were asked for.
+    pub branches: Vec<Branch>,
+}
+
+/// A place where the grammar left a choice, and how sure the model was of what was chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Branch {
+    /// Which of the answer's tokens; the first that it does not have, where the choice was to end.
+    pub at: u32,
+    /// Natural logarithm of the token's share among those that were allowed, before temperature and cuts.
+    pub logprob: f32,
+    /// Tokens that were allowed, at least two.
+    pub n_allowed: u32,
 }
 
 /// Tokens of an answer that goes on, as a step chose them.

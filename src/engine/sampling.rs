@@ -6,7 +6,8 @@
 use toktrie::SimpleVob;
 
 use super::grammar::Choice;
-use super::request::{EngineError, Logprob, Sampling};
+use super::request::{Branch, EngineError, Logprob, Sampling};
+use crate::nn::cpu::exp_sum::exp_sum;
 
 /// Logits this far below the best, in units of the temperature, are never drawn.
 const NEGLIGIBLE: f32 = 30.0;
@@ -110,6 +111,18 @@ pub fn logprob(logits: &[f32], token: u32, n_top: usize) -> Logprob {
     }
 }
 
+/// How sure the model was of `token`, the answer's `at`th, among those that `choice` allowed. `None`: it had no
+/// choice.
+pub fn branch(logits: &[f32], choice: &Choice, token: u32, at: u32) -> Option<Branch> {
+    let Choice::Mask(mask) = choice else { return None };
+    let n_allowed = mask.as_slice().iter().map(|word| word.count_ones()).sum();
+    let own = *logits.get(token as usize)?;
+    let (_, best) = argmax(logits, Some(mask)).ok()?;
+    let logprob = own - best - exp_sum(logits, Some(mask.as_slice()), best).ln();
+    // rounding may put a certain token a hair above certainty
+    (n_allowed > 1).then_some(Branch { at, logprob: logprob.min(0.0), n_allowed })
+}
+
 /// top-k, then top-p of what is left, then min-p relative to the best. `candidates` descend; one stays.
 fn cut(mut candidates: Vec<(u32, f32)>, sampling: &Sampling) -> Vec<(u32, f32)> {
     if sampling.top_k > 0 {
@@ -193,6 +206,22 @@ mod tests {
         assert!((sum - 1.0).abs() < 1e-5, "{sum}");
         assert_eq!(logprob(&logits, 4, 2).top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [1, 2]);
         assert!(logprob(&logits, 4, 0).top.is_empty());
+    }
+
+    #[test]
+    fn a_branch_is_weighed_against_what_was_allowed_beside_it() {
+        let mut logits = vec![3.0_f32; 100];
+        for (token, weight) in [(40, 0.6_f32), (70, 0.3), (5, 0.1)] {
+            logits[token] = weight.ln() + 2.0;
+        }
+        let choice = mask_of(100, &[5, 40, 70]);
+        for (token, share) in [(40, 0.6_f32), (70, 0.3), (5, 0.1)] {
+            let branch = branch(&logits, &choice, token, 8).unwrap();
+            assert_eq!((branch.at, branch.n_allowed), (8, 3));
+            assert!((branch.logprob.exp() - share).abs() < 1e-5, "{branch:?} for {share}");
+        }
+        assert_eq!(branch(&logits, &mask_of(100, &[5]), 5, 0), None);
+        assert_eq!(branch(&logits, &Choice::Only(5), 5, 0), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::grammar::{Choice, Walk};
 use super::handle::{Reply, SequenceId};
 use super::kv::{BlockHash, BlockTable, Pool, PrefixHasher};
 use super::lookup::{self, Watched};
-use super::request::{Completion, EngineError, Finish, Logprob, News, Request};
+use super::request::{Branch, Completion, EngineError, Finish, Logprob, News, Request};
 use super::scheduler::plan;
 use super::scheduler::queue::Ticket;
 use crate::domain::usage::Usage;
@@ -58,6 +58,8 @@ pub(super) struct Sequence {
     pub usage: Usage,
     /// Of the answer's tokens, if they were asked for.
     pub logprobs: Vec<Logprob>,
+    /// Choices that the grammar left, if they were asked for.
+    pub branches: Vec<Branch>,
     /// Who wants to know of tokens as they come, and how many of the answer's they know.
     news: Option<mpsc::Sender<News>>,
     n_told: usize,
@@ -100,6 +102,7 @@ impl Sequence {
             watched: None,
             usage,
             logprobs: Vec::new(),
+            branches: Vec::new(),
             news,
             n_told: 0,
             served_at: 0,
@@ -317,6 +320,7 @@ impl Sequence {
 
     pub(super) fn into_completion(self, finish: Finish) -> (Reply<Completion>, Completion) {
         let tokens = self.tokens[self.request.prompt.len()..].to_vec();
-        (self.reply, Completion { tokens, finish, usage: self.usage, logprobs: self.logprobs })
+        let Self { reply, usage, logprobs, branches, .. } = self;
+        (reply, Completion { tokens, finish, usage, logprobs, branches })
     }
 }

@@ -213,8 +213,12 @@ fn choose(sequence: &mut Sequence, row: &[f32]) -> Result<u32, EngineError> {
         (None, Some(walk)) => Some(walk.choices(&sequence.request.stop)?),
         (None, None) => None,
     };
-    let position = sequence.n_output() as u64;
-    sampling::sample(row, choice.as_ref(), &sequence.request.sampling, position)
+    let position = sequence.n_output();
+    let token = sampling::sample(row, choice.as_ref(), &sequence.request.sampling, position as u64)?;
+    if let Some(choice) = choice.as_ref().filter(|_| sequence.request.branches) {
+        sequence.branches.extend(sampling::branch(row, choice, token, position as u32));
+    }
+    Ok(token)
 }
 
 /// Takes the part's drafts away. False: there were none.

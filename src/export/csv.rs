@@ -3,9 +3,10 @@
 
 use ::csv::{Terminator, WriterBuilder};
 
+use crate::domain::confidence::Confidence;
 use crate::domain::fact::DataModel;
 
-const HEADER: [&str; 13] = [
+const HEADER: [&str; 15] = [
     "fact",
     "name",
     "concept",
@@ -18,11 +19,13 @@ const HEADER: [&str; 13] = [
     "to_table",
     "to_columns",
     "source",
+    "confidence",
+    "review",
     "description",
 ];
 
 pub fn write(model: &DataModel) -> String {
-    let mut rows: Vec<[String; 13]> = vec![HEADER.map(String::from)];
+    let mut rows: Vec<[String; 15]> = vec![HEADER.map(String::from)];
     for c in &model.concepts {
         rows.push(row(&[
             "concept",
@@ -37,6 +40,8 @@ pub fn write(model: &DataModel) -> String {
             "",
             "",
             c.source.as_str(),
+            &confidence(c.confidence),
+            yes(c.review),
             &c.description,
         ]));
     }
@@ -54,6 +59,8 @@ pub fn write(model: &DataModel) -> String {
             &r.to_table,
             &list(&r.to_columns),
             r.source.as_str(),
+            &confidence(r.confidence),
+            yes(r.review),
             &r.description,
         ]));
     }
@@ -71,6 +78,8 @@ pub fn write(model: &DataModel) -> String {
             "",
             "",
             a.source.as_str(),
+            &confidence(a.confidence),
+            yes(a.review),
             &a.description,
         ]));
     }
@@ -92,6 +101,8 @@ pub fn write(model: &DataModel) -> String {
             "",
             "",
             "",
+            "",
+            "",
             &reason,
         ]));
     }
@@ -103,7 +114,11 @@ pub fn write(model: &DataModel) -> String {
     String::from_utf8(bytes).expect("cells are UTF-8")
 }
 
-fn row(cells: &[&str; 13]) -> [String; 13] {
+fn confidence(confidence: Option<Confidence>) -> String {
+    confidence.map(|known| known.to_string()).unwrap_or_default()
+}
+
+fn row(cells: &[&str; 15]) -> [String; 15] {
     cells.map(|cell| {
         let runs = cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
         if runs { format!("'{cell}") } else { cell.to_string() }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use crate::domain::confidence::Confidence;
 use crate::domain::fact::{Attribute, DataModel, Relationship};
 
 pub fn write(model: &DataModel) -> String {
@@ -30,6 +31,7 @@ pub fn write(model: &DataModel) -> String {
             let _ = writeln!(text, "    description: {}", quoted(&concept.description));
             let _ = writeln!(text, "    meta:\n      concept: {}", quoted(&concept.name));
             let _ = writeln!(text, "      kind: {}", concept.kind.as_str());
+            certainty(&mut text, "      ", concept.confidence, concept.review);
             let columns = attributes.get(table.as_str()).map(Vec::as_slice).unwrap_or_default();
             if !columns.is_empty() {
                 text.push_str("    columns:\n");
@@ -43,6 +45,16 @@ pub fn write(model: &DataModel) -> String {
     text
 }
 
+/// Of a `meta` block: how sure the model was, and whether somebody should look.
+fn certainty(text: &mut String, indent: &str, confidence: Option<Confidence>, review: bool) {
+    if let Some(confidence) = confidence {
+        let _ = writeln!(text, "{indent}confidence: {confidence}");
+    }
+    if review {
+        let _ = writeln!(text, "{indent}review: true");
+    }
+}
+
 fn column(text: &mut String, attribute: &Attribute, links: &[&Relationship]) {
     let _ = writeln!(text, "      - name: {}", quoted(&attribute.source_column));
     let _ = writeln!(text, "        description: {}", quoted(&attribute.description));
@@ -51,6 +63,7 @@ fn column(text: &mut String, attribute: &Attribute, links: &[&Relationship]) {
     }
     let _ = writeln!(text, "        meta:\n          attribute: {}", quoted(&attribute.name));
     let _ = writeln!(text, "          type: {}", attribute.meaning.as_str());
+    certainty(text, "          ", attribute.confidence, attribute.review);
     if !attribute.required && !attribute.unique && links.is_empty() {
         return;
     }

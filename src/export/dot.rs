@@ -29,10 +29,13 @@ pub fn write(model: &DataModel) -> String {
             for attribute in list {
                 // left-aligned lines, the identifier marked
                 let mark = if attribute.identifier { "# " } else { "" };
-                let _ = write!(text, "{mark}{}: {}\\l", record(&attribute.name), attribute.meaning.as_str());
+                let doubt = if attribute.review { " ?" } else { "" };
+                let meaning = attribute.meaning.as_str();
+                let _ = write!(text, "{mark}{}: {meaning}{doubt}\\l", record(&attribute.name));
             }
         }
-        let _ = writeln!(text, "}}\", tooltip=\"{}\"];", label(&concept.description));
+        let _ =
+            writeln!(text, "}}\", tooltip=\"{}\"{}];", label(&concept.description), dashed(concept.review));
     }
     for relationship in &model.relationships {
         if let (Some(from), Some(to)) =
@@ -42,12 +45,18 @@ pub fn write(model: &DataModel) -> String {
             let name = label(&relationship.name);
             let _ = writeln!(
                 text,
-                "    c{from} -> c{to} [label=\"{name}\", arrowtail={tail}, arrowhead={head}];"
+                "    c{from} -> c{to} [label=\"{name}\", arrowtail={tail}, arrowhead={head}{}];",
+                dashed(relationship.review)
             );
         }
     }
     text.push_str("}\n");
     text
+}
+
+/// What somebody should look at is dashed, and marked with a question mark in a record.
+fn dashed(review: bool) -> &'static str {
+    if review { ", style=dashed" } else { "" }
 }
 
 /// How many `from` belong to one `to`, and how many `to` one `from` has.

@@ -175,6 +175,8 @@ mod tests {
                 source_table: String::new(),
                 source_column: String::new(),
                 data_type: data_type.into(),
+                confidence: None,
+                review: false,
             };
             assert_eq!(range(&attribute), expected, "{data_type}");
         }

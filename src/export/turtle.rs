@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use super::rdf::{DatatypeProperty, ObjectProperty, PREFIXES, Vocabulary, literal};
+use crate::domain::confidence::Confidence;
 use crate::domain::fact::{Cardinality, DataModel};
 
 const HEAD: &str = "
@@ -13,6 +14,8 @@ adit:meaning a owl:AnnotationProperty .
 adit:source a owl:AnnotationProperty .
 adit:sourceTable a owl:AnnotationProperty .
 adit:sourceColumn a owl:AnnotationProperty .
+adit:confidence a owl:AnnotationProperty .
+adit:review a owl:AnnotationProperty .
 ";
 
 pub fn write(model: &DataModel) -> String {
@@ -27,6 +30,7 @@ pub fn write(model: &DataModel) -> String {
         for table in &concept.source_tables {
             let _ = write!(text, " ;\n    adit:sourceTable {}", literal(table));
         }
+        certainty(&mut text, concept.confidence, concept.review);
         text.push_str(" .\n");
     }
     vocabulary.object_properties().for_each(|property| object_property(&mut text, &property));
@@ -51,6 +55,7 @@ fn object_property(text: &mut String, property: &ObjectProperty<'_>) {
     for column in &fact.from_columns {
         let _ = write!(text, " ;\n    adit:sourceColumn {}", literal(column));
     }
+    certainty(text, fact.confidence, fact.review);
     text.push_str(" .\n");
 }
 
@@ -63,7 +68,19 @@ fn datatype_property(text: &mut String, property: &DatatypeProperty<'_>) {
     let _ = write!(text, " ;\n    adit:meaning {}", literal(fact.meaning.as_str()));
     let _ = write!(text, " ;\n    adit:source {}", literal(fact.source.as_str()));
     let _ = write!(text, " ;\n    adit:sourceTable {}", literal(&fact.source_table));
-    let _ = writeln!(text, " ;\n    adit:sourceColumn {} .", literal(&fact.source_column));
+    let _ = write!(text, " ;\n    adit:sourceColumn {}", literal(&fact.source_column));
+    certainty(text, fact.confidence, fact.review);
+    text.push_str(" .\n");
+}
+
+/// How sure the model was, a decimal, and whether somebody should look.
+fn certainty(text: &mut String, confidence: Option<Confidence>, review: bool) {
+    if let Some(confidence) = confidence {
+        let _ = write!(text, " ;\n    adit:confidence {confidence}");
+    }
+    if review {
+        text.push_str(" ;\n    adit:review true");
+    }
 }
 
 fn comment(text: &mut String, description: &str) {

@@ -2,17 +2,21 @@
 //!
 //! The grammar is not trusted: every entry's identifier is compared, whatever produced the text.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::ExtractError;
+use super::confidence::{Confidences, Decision};
 use super::item::{Ask, AttributeItem, ConceptItem, Item, LineItem, Link, RelationshipItem};
 use super::schema::MAX_INFERRED;
 use super::{guess, name};
 use crate::domain::catalog::Catalog;
 use crate::domain::chat::ChatRequest;
 use crate::domain::code::Code;
+use crate::domain::confidence::{Confidence, ItemConfidence};
 use crate::domain::fact::{Attribute, Cardinality, Kind, Meaning, Relationship, Source};
 use crate::domain::item::ItemDraft;
 use crate::domain::job::JobSpec;
@@ -44,37 +48,72 @@ impl AnswerError {
     }
 }
 
-/// The result to store for an item whose model answered `text`. It satisfies [`super::schema::result_schema`].
+/// An answer that holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// The result to store. It satisfies [`super::schema::result_schema`].
+    pub output: Value,
+    /// `None` where the model's choices are not known.
+    pub confidence: Option<ItemConfidence>,
+}
+
+/// Checks what an item's model answered. `decisions` are the choices that the grammar left it, if they are known.
 pub fn check(
     spec: &JobSpec,
     catalog: Option<&Catalog>,
     draft: &ItemDraft,
     text: &str,
-) -> Result<Value, AnswerError> {
+    decisions: Option<&[Decision]>,
+) -> Result<Checked, AnswerError> {
     let item = Item::read(draft, catalog)?;
     let catalog = || super::catalog_of(catalog);
+    let sure = decisions.and_then(|decisions| Confidences::of(text, decisions));
+    let unsaid = |output| Checked { output, confidence: None };
     match &item {
-        Item::Concept(item) => concepts(catalog()?, item, text),
-        Item::Relationship(item) => relationships(catalog()?, item, text),
-        Item::Attribute(item) => attributes(catalog()?, item, text),
-        Item::Custom(_) => match &spec.schema {
-            Some(schema) => validated(schema, text),
-            None => parsed(text),
-        },
+        Item::Concept(item) => concepts(catalog()?, item, text, sure.as_ref()),
+        Item::Relationship(item) => relationships(catalog()?, item, text, sure.as_ref()),
+        Item::Attribute(item) => attributes(catalog()?, item, text, sure.as_ref()),
+        Item::Custom(_) => {
+            let output = match &spec.schema {
+                Some(schema) => validated(schema, text)?,
+                None => parsed(text)?,
+            };
+            Ok(Checked { output, confidence: sure.map(Confidences::into_item) })
+        }
         Item::Chat(item) => {
             if let Some(schema) = item.schema.as_ref().or(spec.schema.as_ref()) {
                 validated(schema, text)?;
             }
-            Ok(json!({"content": text}))
+            Ok(unsaid(json!({"content": text})))
         }
         Item::Line(LineItem { ask: Ask::Request(request), .. }) => {
             check_chat(request, text)?;
-            Ok(json!({"content": text}))
+            Ok(unsaid(json!({"content": text})))
         }
         Item::Line(LineItem { ask: Ask::Refused(refusal), .. }) => {
             Err(ExtractError::Refused(Box::new(refusal.clone())).into())
         }
     }
+}
+
+/// How sure the model was of what it judged about one entry: of the field that it was least sure of. Prose that
+/// only explains is no judgement; an entry whose name is not the one that the model gave is none of its.
+fn judged(
+    sure: Option<&Confidences>,
+    is_named: bool,
+    list: &str,
+    at: usize,
+    fields: &[&str],
+) -> Option<Confidence> {
+    let pointers: Vec<String> = fields.iter().map(|field| format!("/{list}/{at}/{field}")).collect();
+    sure.map(|sure| if is_named { sure.least(&pointers) } else { Confidence::NONE })
+}
+
+/// The result of entries that carry their own confidence; the item is as sure as the least sure of them.
+fn of_entries(output: Value, confidences: impl Iterator<Item = Option<Confidence>>) -> Checked {
+    let confidence =
+        confidences.flatten().min().map(|least| ItemConfidence { least, fields: BTreeMap::new() });
+    Checked { output, confidence }
 }
 
 /// Whether a whole answer has the form that was asked for.
@@ -103,20 +142,30 @@ struct ConceptEntry {
     description: String,
 }
 
-fn concepts(catalog: &Catalog, item: &ConceptItem, text: &str) -> Result<Value, AnswerError> {
+fn concepts(
+    catalog: &Catalog,
+    item: &ConceptItem,
+    text: &str,
+    sure: Option<&Confidences>,
+) -> Result<Checked, AnswerError> {
     let answer: ConceptAnswer = parsed(text)?;
     count("tables", item.tables.len(), answer.concepts.len())?;
     let mut entries = Vec::with_capacity(item.tables.len());
+    let mut confidences = Vec::with_capacity(item.tables.len());
     for (at, (table, entry)) in item.tables.iter().zip(answer.concepts).enumerate() {
         let table = &catalog.tables[*table].name;
         identifier(at, table, entry.table)?;
-        let concept = name::concept(&entry.concept).unwrap_or_else(|| name::concept_of_table(table));
+        let named = name::concept(&entry.concept);
+        let confidence = judged(sure, named.is_some(), "concepts", at, &["concept", "kind"]);
+        let concept = named.unwrap_or_else(|| name::concept_of_table(table));
         let description = name::sentence(&entry.description);
         entries.push(json!({
             "table": table, "kind": entry.kind, "concept": concept, "description": description,
+            "confidence": confidence,
         }));
+        confidences.push(confidence);
     }
-    Ok(json!({"concepts": entries}))
+    Ok(of_entries(json!({"concepts": entries}), confidences.into_iter()))
 }
 
 #[derive(Deserialize)]
@@ -145,7 +194,12 @@ struct LinkEntry {
     description: String,
 }
 
-fn relationships(catalog: &Catalog, item: &RelationshipItem, text: &str) -> Result<Value, AnswerError> {
+fn relationships(
+    catalog: &Catalog,
+    item: &RelationshipItem,
+    text: &str,
+    sure: Option<&Confidences>,
+) -> Result<Checked, AnswerError> {
     let answer: RelationshipAnswer = parsed(text)?;
     count("keys", item.keys.len(), answer.relationships.len())?;
     if answer.inferred.len() > MAX_INFERRED {
@@ -156,7 +210,9 @@ fn relationships(catalog: &Catalog, item: &RelationshipItem, text: &str) -> Resu
     for (at, (key, entry)) in item.keys.iter().zip(answer.relationships).enumerate() {
         identifier(at, &RelationshipItem::key_text(catalog, *key), entry.key)?;
         let mut fact = of_key(catalog, item, *key)?;
-        fact.name = name::plain(&entry.name).unwrap_or(fact.name);
+        let named = name::plain(&entry.name);
+        fact.confidence = judged(sure, named.is_some(), "relationships", at, &["name"]);
+        fact.name = named.unwrap_or(fact.name);
         fact.description = name::sentence(&entry.description);
         list.push(fact);
     }
@@ -170,12 +226,18 @@ fn relationships(catalog: &Catalog, item: &RelationshipItem, text: &str) -> Resu
         // the grammar cannot keep a model from naming one link twice
         if !std::mem::replace(&mut taken[link], true) {
             let mut fact = of_link(catalog, item, &item.links[link]);
-            fact.name = name::plain(&entry.name).unwrap_or(fact.name);
+            let named = name::plain(&entry.name);
+            // that there is such a link at all is the greater part of the judgement
+            fact.confidence = judged(sure, named.is_some(), "inferred", at, &["link", "name"]);
+            fact.name = named.unwrap_or(fact.name);
             fact.description = name::sentence(&entry.description);
             list.push(fact);
         }
     }
-    Ok(json!({"relationships": list}))
+    // that there is none of the links is a judgement too
+    let none = list.is_empty().then(|| sure.map(|sure| sure.least(&["/inferred".to_string()])));
+    let confidences = list.iter().map(|fact| fact.confidence).chain(none);
+    Ok(of_entries(json!({"relationships": list}), confidences))
 }
 
 /// What the catalog alone says of a declared key; its name is derived from the key's first column.
@@ -203,6 +265,8 @@ pub(super) fn of_key(
         from_columns: key.columns.clone(),
         to_table: catalog.tables[to].name.clone(),
         to_columns,
+        confidence: None,
+        review: false,
     })
 }
 
@@ -226,6 +290,8 @@ fn of_link(catalog: &Catalog, item: &RelationshipItem, link: &Link) -> Relations
         from_columns,
         to_table: to.name.clone(),
         to_columns: Link::columns(catalog, link.to),
+        confidence: None,
+        review: false,
     }
 }
 
@@ -247,7 +313,12 @@ struct AttributeEntry {
     description: String,
 }
 
-fn attributes(catalog: &Catalog, item: &AttributeItem, text: &str) -> Result<Value, AnswerError> {
+fn attributes(
+    catalog: &Catalog,
+    item: &AttributeItem,
+    text: &str,
+    sure: Option<&Confidences>,
+) -> Result<Checked, AnswerError> {
     let answer: AttributeAnswer = parsed(text)?;
     count("columns", item.to - item.from, answer.attributes.len())?;
     let mut list = Vec::with_capacity(answer.attributes.len());
@@ -255,14 +326,17 @@ fn attributes(catalog: &Catalog, item: &AttributeItem, text: &str) -> Result<Val
     for (at, entry) in answer.attributes.into_iter().enumerate() {
         let mut fact = of_column(catalog, item.table, item.from + at, &item.concept);
         identifier(at, &fact.source_column, entry.column)?;
-        fact.name = name::plain(&entry.attribute).unwrap_or(fact.name);
+        let named = name::plain(&entry.attribute);
+        fact.confidence = judged(sure, named.is_some(), "attributes", at, &["attribute", "type"]);
+        fact.name = named.unwrap_or(fact.name);
         // what the schema states is not the model's to say
         fact.meaning = guess::stated_meaning(table, &table.columns[item.from + at]).unwrap_or(entry.meaning);
         fact.description = name::sentence(&entry.description);
         fact.source = Source::Model;
         list.push(fact);
     }
-    Ok(json!({"attributes": list}))
+    let confidences = list.iter().map(|fact| fact.confidence);
+    Ok(of_entries(json!({"attributes": list}), confidences))
 }
 
 /// What the catalog alone says of a column.
@@ -283,6 +357,8 @@ pub(super) fn of_column(catalog: &Catalog, table: usize, column: usize, concept:
         source_table: table.name.clone(),
         source_column: column.name.clone(),
         data_type: column.data_type.clone(),
+        confidence: None,
+        review: false,
     }
 }
 

@@ -15,8 +15,9 @@ use super::name;
 use super::pipeline::Finished;
 use crate::domain::catalog::{Catalog, Key};
 use crate::domain::code::Code;
+use crate::domain::confidence::Confidence;
 use crate::domain::fact::{
-    Attribute, Concept, Coverage, DataModel, Kind, Part, Reason, Relationship, Source, Uncovered,
+    Attribute, Concept, Coverage, DataModel, Kind, Part, Reason, Relationship, Review, Source, Uncovered,
 };
 use crate::domain::item::Outcome;
 use crate::domain::job::JobSpec;
@@ -39,6 +40,8 @@ struct ConceptEntry {
     kind: Kind,
     concept: String,
     description: String,
+    #[serde(default)]
+    confidence: Option<Confidence>,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +63,8 @@ impl Concepts {
             description: name::tidy(table.comment.as_deref().unwrap_or(""), name::MAX_DESCRIPTION_BYTES),
             source: Source::Catalog,
             source_tables: vec![table.name.clone()],
+            confidence: None,
+            review: false,
         });
         Self { list: list.collect(), by_table: (0..catalog.tables.len()).map(Some).collect() }
     }
@@ -82,13 +87,18 @@ impl Concepts {
         for (at, entry) in entries {
             let next = concepts.list.len();
             let place = *by_key.entry(name::concept_key(&entry.concept)).or_insert(next);
-            if place == next {
+            if place != next {
+                let known = &mut concepts.list[place].confidence;
+                *known = known.zip(entry.confidence).map(|(known, other)| known.min(other));
+            } else {
                 concepts.list.push(Concept {
                     name: entry.concept,
                     kind: entry.kind,
                     description: entry.description,
                     source: Source::Model,
                     source_tables: Vec::new(),
+                    confidence: entry.confidence,
+                    review: false,
                 });
             }
             concepts.list[place].source_tables.push(entry.table);
@@ -125,7 +135,28 @@ pub fn assemble(spec: &JobSpec, catalog: &Catalog, results: &[Finished]) -> Resu
         add_attributes(&mut model, catalog, &concepts, &ended, results)?;
     }
     model.concepts = concepts.list;
+    mark_for_review(&mut model, spec.review_below());
     Ok(model)
+}
+
+/// Marks and counts what somebody should look at. A concept under its table's own name is nobody's judgement; a
+/// key or column under a derived name was to be judged and was not.
+fn mark_for_review(model: &mut DataModel, below: Confidence) {
+    let is_doubtful = |confidence: Option<Confidence>| confidence.is_none_or(|known| known < below);
+    let mut review = Review { below, ..Review::default() };
+    for concept in &mut model.concepts {
+        concept.review = concept.source != Source::Catalog && is_doubtful(concept.confidence);
+        review.concepts += usize::from(concept.review);
+    }
+    for relationship in &mut model.relationships {
+        relationship.review = is_doubtful(relationship.confidence);
+        review.relationships += usize::from(relationship.review);
+    }
+    for attribute in &mut model.attributes {
+        attribute.review = is_doubtful(attribute.confidence);
+        review.attributes += usize::from(attribute.review);
+    }
+    model.review = review;
 }
 
 /// How items without a result ended, by the parts they were about.

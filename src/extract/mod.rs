@@ -2,7 +2,8 @@
 //!
 //! A [`source`] is read into a [`Catalog`]; [`pipeline`] cuts it into items; [`prompt`] turns an item into
 //! messages and a [`schema`] for the grammar; [`answer`] checks what came back and merges it with what the
-//! catalog knows; [`assemble`] makes the whole model of all results.
+//! catalog knows and with how sure the model was ([`confidence`]); [`assemble`] makes the whole model of all
+//! results.
 //!
 //! Never knows: models, tokens, queues, databases, files. Invariants:
 //! - Every table, key and column that a task asks for is in exactly one item, and an answer has one entry for
@@ -14,6 +15,7 @@
 pub mod answer;
 pub mod assemble;
 mod candidate;
+pub mod confidence;
 mod describe;
 mod group;
 mod guess;

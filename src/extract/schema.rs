@@ -106,7 +106,7 @@ fn concept_result(catalog: &Catalog, item: &ConceptItem) -> Value {
             ("description", description_text()),
         ])
     });
-    object(vec![("concepts", tuple(entries.collect()))])
+    object(vec![("concepts", tuple(entries.map(with_confidence).collect()))])
 }
 
 fn relationship_answer(catalog: &Catalog, item: &RelationshipItem) -> Value {
@@ -136,7 +136,7 @@ fn relationship_result(catalog: &Catalog, item: &RelationshipItem) -> Value {
     let concept = |at: usize| item.concept(at).unwrap_or_default().to_string();
     let entry =
         |from: usize, from_columns: Vec<String>, to: usize, to_columns: Vec<String>, source: Source| {
-            object(vec![
+            with_confidence(object(vec![
                 ("name", name_text()),
                 ("description", description_text()),
                 ("from", json!({"const": concept(from)})),
@@ -148,7 +148,7 @@ fn relationship_result(catalog: &Catalog, item: &RelationshipItem) -> Value {
                 ("from_columns", json!({"const": from_columns})),
                 ("to_table", json!({"const": catalog.tables[to].name})),
                 ("to_columns", json!({"const": to_columns})),
-            ])
+            ]))
         };
     let keys: Vec<Value> = item
         .keys
@@ -208,7 +208,7 @@ fn attribute_result(catalog: &Catalog, item: &AttributeItem) -> Value {
             ("data_type", json!({"const": column.data_type})),
         ])
     });
-    object(vec![("attributes", tuple(entries.collect()))])
+    object(vec![("attributes", tuple(entries.map(with_confidence).collect()))])
 }
 
 /// All keys required, none else allowed, in this order.
@@ -246,6 +246,13 @@ fn name_text() -> Value {
 
 fn description_text() -> Value {
     json!({"type": "string", "maxLength": MAX_DESCRIPTION_BYTES})
+}
+
+/// An entry may say how sure the model was; null where its choices are not known.
+/// Results of before there were confidences have none.
+fn with_confidence(mut entry: Value) -> Value {
+    entry["properties"]["confidence"] = json!({"type": ["number", "null"], "minimum": 0, "maximum": 1});
+    entry
 }
 
 /// Bytes of a character of a JSON string at most: `\u001f`.

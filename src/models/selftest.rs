@@ -33,6 +33,7 @@ pub async fn run(served: &Served, timeout: Duration) -> Result<(), ModelError> {
         priority: u8::MAX,
         group: 0,
         logprobs: None,
+        branches: false,
     };
     let answer = match tokio::time::timeout(timeout, served.engine().generate(request)).await {
         Err(_) => return Err(failed(format!("no answer within {} ms", timeout.as_millis()))),

@@ -135,12 +135,15 @@ pub(super) async fn write_results(
     sqlx::query!(
         "with fresh as (
              insert into results (job_id, seq, outcome, output, error_code, error, attempts, prompt_tokens,
-                                  prefix_hit_tokens, output_tokens, forced_tokens, latency_ms)
+                                  prefix_hit_tokens, output_tokens, forced_tokens, latency_ms,
+                                  confidence, field_confidence)
              select $1, u.seq, u.outcome::outcome, u.output::json, u.error_code, u.error, $3,
-                    u.prompt, least(u.hit, u.prompt), u.answer, least(u.forced, u.answer), u.latency
+                    u.prompt, least(u.hit, u.prompt), u.answer, least(u.forced, u.answer), u.latency,
+                    u.confidence, u.fields::json
              from unnest($4::int[], $5::text[], $6::text[], $7::text[], $8::text[],
-                         $9::int[], $10::int[], $11::int[], $12::int[], $13::int[])
-                  u (seq, outcome, output, error_code, error, prompt, hit, answer, forced, latency)
+                         $9::int[], $10::int[], $11::int[], $12::int[], $13::int[], $14::real[], $15::text[])
+                  u (seq, outcome, output, error_code, error, prompt, hit, answer, forced, latency, confidence,
+                     fields)
              where u.seq in (select chunk_seqs(c.lo, c.hi, c.seqs) from chunks c where c.id = $2)
              on conflict do nothing
              returning outcome, prompt_tokens, prefix_hit_tokens, output_tokens, forced_tokens),
@@ -168,6 +171,8 @@ pub(super) async fn write_results(
         &rows.output_tokens,
         &rows.forced_tokens,
         &rows.latency_ms,
+        &rows.confidence as &[Option<f32>],
+        &rows.field_confidence as &[Option<String>],
     )
     .execute(tx)
     .await?;
@@ -188,6 +193,8 @@ struct ResultColumns {
     output_tokens: Vec<i32>,
     forced_tokens: Vec<i32>,
     latency_ms: Vec<i32>,
+    confidence: Vec<Option<f32>>,
+    field_confidence: Vec<Option<String>>,
 }
 
 impl ResultColumns {
@@ -209,6 +216,10 @@ impl ResultColumns {
         self.output_tokens.push(count(result.usage.output_tokens));
         self.forced_tokens.push(count(result.usage.forced_tokens));
         self.latency_ms.push(i32::try_from(result.latency_ms).unwrap_or(i32::MAX));
+        let confidence = result.confidence.as_ref();
+        self.confidence.push(confidence.map(|known| known.least.as_f64() as f32));
+        let fields = confidence.map(|known| &known.fields).filter(|fields| !fields.is_empty());
+        self.field_confidence.push(fields.map(to_json));
     }
 }
 

@@ -247,5 +247,6 @@ fn poison(seq: Seq, deaths: i16) -> NewResult {
         },
         usage: Usage::default(),
         latency_ms: 0,
+        confidence: None,
     }
 }

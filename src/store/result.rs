@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::words::At;
 use super::{Store, StoreError};
+use crate::domain::confidence::{Confidence, ItemConfidence};
 use crate::domain::id::{JobId, Seq};
 use crate::domain::item::{ItemDraft, Outcome, OutcomeKind};
 use crate::domain::task::Stage;
@@ -24,10 +25,27 @@ pub struct ResultRow {
     pub outcome: Outcome,
     pub usage: Usage,
     pub latency_ms: u32,
+    pub confidence: Option<ItemConfidence>,
     /// Tries it took; 0 for an item that was cancelled or expired.
     pub attempts: i16,
     /// Absent for an item that was cancelled or expired.
     pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Which results a reader wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Filter {
+    #[default]
+    All,
+    Outcome(OutcomeKind),
+    /// Of a lower confidence than this; those without any are not among them.
+    Below(Confidence),
+}
+
+impl From<Option<OutcomeKind>> for Filter {
+    fn from(outcome: Option<OutcomeKind>) -> Self {
+        outcome.map_or(Filter::All, Filter::Outcome)
+    }
 }
 
 /// For readers that have been here before: of seqs up to `upto`, only what ended after `since` is read.
@@ -76,6 +94,8 @@ struct RawResult {
     output_tokens: i32,
     forced_tokens: i32,
     latency_ms: i32,
+    confidence: Option<f32>,
+    field_confidence: Option<String>,
     finished_at: DateTime<Utc>,
 }
 
@@ -86,9 +106,9 @@ impl Store {
         job: JobId,
         after: Option<Seq>,
         limit: u32,
-        filter: Option<OutcomeKind>,
+        filter: impl Into<Filter>,
     ) -> Result<ResultPage, StoreError> {
-        self.results_again(job, after, limit, filter, None).await
+        self.results_again(job, after, limit, filter.into(), None).await
     }
 
     /// As [`Store::results`], less what a reader has seen already.
@@ -97,7 +117,7 @@ impl Store {
         job: JobId,
         after: Option<Seq>,
         limit: u32,
-        filter: Option<OutcomeKind>,
+        filter: Filter,
         again: Option<Again>,
     ) -> Result<ResultPage, StoreError> {
         let after = after.unwrap_or(-1);
@@ -112,15 +132,21 @@ impl Store {
         .await?;
         let limit_rows = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut rows = match filter {
-            Some(OutcomeKind::Cancelled | OutcomeKind::Expired) => Vec::new(),
-            Some(OutcomeKind::Failed) => read_failed(&mut tx, job, after, limit, again).await?,
-            Some(OutcomeKind::Succeeded) | None => {
-                read_written(&mut tx, job, after, limit, filter.map(OutcomeKind::as_str), again).await?
+            Filter::Outcome(OutcomeKind::Cancelled | OutcomeKind::Expired) => Vec::new(),
+            Filter::Outcome(OutcomeKind::Failed) => read_failed(&mut tx, job, after, limit, again).await?,
+            Filter::Outcome(OutcomeKind::Succeeded) | Filter::All | Filter::Below(_) => {
+                read_written(&mut tx, job, after, limit, filter, again).await?
             }
         };
-        if marks.unwritten > 0 && !matches!(filter, Some(OutcomeKind::Succeeded | OutcomeKind::Failed)) {
+        let unwritten = match filter {
+            Filter::All => Some(None),
+            Filter::Outcome(kind @ (OutcomeKind::Cancelled | OutcomeKind::Expired)) => {
+                Some(Some(kind.as_str()))
+            }
+            _ => None,
+        };
+        if let Some(word) = unwritten.filter(|_| marks.unwritten > 0) {
             let end = if rows.len() == limit_rows { rows[rows.len() - 1].seq } else { marks.hi };
-            let word = filter.map(OutcomeKind::as_str);
             let mut lo = after + 1;
             let mut unwritten = Vec::new();
             while lo < end && unwritten.len() < limit_rows {
@@ -169,17 +195,24 @@ async fn read_written(
     job: JobId,
     after: Seq,
     limit: u32,
-    outcome: Option<&str>,
+    filter: Filter,
     again: Option<Again>,
 ) -> Result<Vec<ResultRow>, StoreError> {
+    let (outcome, below) = match filter {
+        Filter::All => (None, None),
+        Filter::Outcome(kind) => (Some(kind.as_str()), None),
+        Filter::Below(below) => (None, Some(below.as_f64() as f32)),
+    };
     let rows = sqlx::query_as!(
         RawResult,
         r#"select r.seq, i.stage::text as "stage!", i.input::text as "input!", r.outcome::text as "outcome!",
                   r.output::text, r.error_code, r.error, r.attempts, r.prompt_tokens, r.prefix_hit_tokens,
-                  r.output_tokens, r.forced_tokens, r.latency_ms, r.finished_at
+                  r.output_tokens, r.forced_tokens, r.latency_ms, r.confidence, r.field_confidence::text,
+                  r.finished_at
            from results r join items i on i.job_id = r.job_id and i.seq = r.seq
            where r.job_id = $1 and r.seq > $2 and ($4::text is null or r.outcome = $4::outcome)
              and ($5::int is null or r.seq > $5 or r.finished_at > $6)
+             and ($7::real is null or r.confidence < $7)
            order by r.seq limit $3"#,
         job.0,
         after,
@@ -187,6 +220,7 @@ async fn read_written(
         outcome,
         again.map(|again| again.upto),
         again.map(|again| again.since),
+        below,
     )
     .fetch_all(tx)
     .await?;
@@ -205,7 +239,8 @@ async fn read_failed(
         RawResult,
         r#"select r.seq, i.stage::text as "stage!", i.input::text as "input!", r.outcome::text as "outcome!",
                   r.output::text, r.error_code, r.error, r.attempts, r.prompt_tokens, r.prefix_hit_tokens,
-                  r.output_tokens, r.forced_tokens, r.latency_ms, r.finished_at
+                  r.output_tokens, r.forced_tokens, r.latency_ms, r.confidence, r.field_confidence::text,
+                  r.finished_at
            from results r join items i on i.job_id = r.job_id and i.seq = r.seq
            where r.job_id = $1 and r.seq > $2 and r.outcome = 'failed'
              and ($4::int is null or r.seq > $4 or r.finished_at > $5)
@@ -257,6 +292,7 @@ async fn read_unwritten(
                 outcome: if row.state == "cancelled" { Outcome::Cancelled } else { Outcome::Expired },
                 usage: Usage::default(),
                 latency_ms: 0,
+                confidence: None,
                 attempts: 0,
                 finished_at: None,
             })
@@ -289,7 +325,19 @@ fn to_result(job: JobId, row: RawResult) -> Result<ResultRow, StoreError> {
             forced_tokens: count(row.forced_tokens),
         },
         latency_ms: row.latency_ms.unsigned_abs(),
+        confidence: confidence(row.confidence, row.field_confidence.as_deref(), &place)?,
         attempts: row.attempts,
         finished_at: Some(row.finished_at),
     })
+}
+
+fn confidence(
+    least: Option<f32>,
+    fields: Option<&str>,
+    place: &String,
+) -> Result<Option<ItemConfidence>, StoreError> {
+    let Some(least) = least.and_then(|least| Confidence::new(f64::from(least))) else { return Ok(None) };
+    let at = At { table: "results", column: "field_confidence", row: place };
+    let fields = fields.map(|text| at.json(text)).transpose()?.unwrap_or_default();
+    Ok(Some(ItemConfidence { least, fields }))
 }

@@ -1,5 +1,7 @@
 //! Results of items, as pages and as lines.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -30,6 +32,14 @@ pub struct ItemResult {
     pub usage: Usage,
     /// Wall time from hand-over to the engine to the last token.
     pub latency_ms: i64,
+    /// How sure the model was of what it was least sure of: a probability. Of a `succeeded` item whose schema left
+    /// it a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
+    /// Of a `custom` item, how sure the model was of each value that the schema left it a choice about, by JSON
+    /// pointer into `output`. Facts of the other tasks carry their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field_confidence: Option<BTreeMap<String, f64>>,
     /// Tries since the item was submitted or sent back by a retry; 0 of an item that was cancelled or expired.
     #[serde(default)]
     pub attempts: i16,
@@ -93,6 +103,10 @@ pub struct ResultsQuery {
     /// Only results of this outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<OutcomeKind>,
+    /// Only results of a lower confidence than this, from 0 to 1; not together with `outcome`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 0, maximum = 1)]
+    pub below: Option<f64>,
     /// With what was asked of each item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<bool>,
@@ -113,12 +127,22 @@ pub struct SchemaQuery {
 }
 
 /// `GET /v1/jobs/{id}/export`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ExportQuery {
     /// `json`, `mermaid`, `turtle`, `r2rml`, `shacl`, `csv`, `dbt` or `dot`.
     pub format: ExportFormat,
+    /// Mark facts of a lower confidence than this for review, from 0 to 1; absent: the job's own `review_below`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(minimum = 0, maximum = 1)]
+    pub review_below: Option<f64>,
+}
+
+impl From<ExportFormat> for ExportQuery {
+    fn from(format: ExportFormat) -> Self {
+        Self { format, review_below: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -44,6 +44,10 @@ pub struct JobRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub expires_in_s: Option<u64>,
+    /// Of schema tasks: facts of a lower confidence than this are marked for review; absent: 0.5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 1)]
+    pub review_below: Option<f64>,
     /// `custom`: texts, or objects with a `text`. `chat`: lists of messages, or objects with `messages`.
     /// Schema tasks: table names, or tables in the catalog's form.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,10 +10,13 @@ use super::request::{Turn, request};
 use super::speech::{self, Speech};
 use crate::domain::chat::{Answer, Finish, Refusal, TokenLogprob};
 use crate::domain::code::Code;
+use crate::domain::confidence::ItemConfidence;
 use crate::domain::id::Seq;
 use crate::domain::item::{ItemDraft, NewResult, Outcome};
 use crate::domain::usage::Usage;
-use crate::engine::request::{EngineError, Request};
+use crate::engine::request::{Branch, Completion, EngineError, Request};
+use crate::extract::answer::Checked;
+use crate::extract::confidence::Decision;
 use crate::extract::item::LineItem;
 use crate::extract::{answer, prompt};
 use crate::models::served::Served;
@@ -34,6 +37,8 @@ struct Said {
     text: String,
     finish: Finish,
     logprobs: Vec<TokenLogprob>,
+    /// Choices that the grammar left, if they were asked for and the text is the tokens' bytes.
+    decisions: Option<Vec<Decision>>,
     usage: Usage,
 }
 
@@ -50,7 +55,7 @@ pub async fn answer(
     let begun = Instant::now();
     let (request, stop) = match asked(served, context, seq, draft, priority) {
         Ok(asked) => asked,
-        Err(refusal) => return ended(seq, failed(refusal), Usage::default(), begun),
+        Err(refusal) => return ended(seq, failed(refusal), Usage::default(), begun, None),
     };
     let wants_logprobs = request.logprobs.is_some();
     let said = match say(served, request, stop).await {
@@ -62,20 +67,27 @@ pub async fn answer(
             if code.is_retryable() {
                 return Ending::Again { seq, code, message };
             }
-            return ended(seq, failed(Refusal::new(code, message)), Usage::default(), begun);
+            return ended(seq, failed(Refusal::new(code, message)), Usage::default(), begun, None);
         }
     };
     let usage = said.usage;
-    let outcome = match result(context, draft, said, wants_logprobs) {
-        Ok(output) => Outcome::Succeeded { output },
-        Err(refusal) => failed(refusal),
-    };
-    ended(seq, outcome, usage, begun)
+    match result(context, draft, said, wants_logprobs) {
+        Ok(Checked { output, confidence }) => {
+            ended(seq, Outcome::Succeeded { output }, usage, begun, confidence)
+        }
+        Err(refusal) => ended(seq, failed(refusal), usage, begun, None),
+    }
 }
 
-fn ended(seq: Seq, outcome: Outcome, usage: Usage, begun: Instant) -> Ending {
+fn ended(
+    seq: Seq,
+    outcome: Outcome,
+    usage: Usage,
+    begun: Instant,
+    confidence: Option<ItemConfidence>,
+) -> Ending {
     let latency_ms = u32::try_from(begun.elapsed().as_millis()).unwrap_or(u32::MAX);
-    Ending::Ended(NewResult { seq, outcome, usage, latency_ms })
+    Ending::Ended(NewResult { seq, outcome, usage, latency_ms, confidence })
 }
 
 fn failed(refusal: Refusal) -> Outcome {
@@ -108,9 +120,12 @@ fn asked(
 
 async fn say(served: &Arc<Served>, request: Request, stop: Vec<String>) -> Result<Said, EngineError> {
     if stop.is_empty() {
+        let wants_decisions = request.branches;
         let completion = served.engine().generate(request).await?;
+        let text = served.decode(&completion.tokens);
         return Ok(Said {
-            text: served.decode(&completion.tokens),
+            decisions: wants_decisions.then(|| decisions(served, &completion, &text)).flatten(),
+            text,
             finish: speech::finish(completion.finish),
             logprobs: speech::logprobs(served, &completion.tokens, &completion.logprobs),
             usage: completion.usage,
@@ -123,7 +138,27 @@ async fn say(served: &Arc<Served>, request: Request, stop: Vec<String>) -> Resul
         logprobs.extend(piece.logprobs);
     }
     let (finish, usage) = speech.end().unwrap_or((Finish::Stop, Usage::default()));
-    Ok(Said { text, finish, logprobs, usage })
+    Ok(Said { text, finish, logprobs, decisions: None, usage })
+}
+
+/// The engine's branches by their bytes in the text. `None`: the text is not just the tokens' bytes.
+fn decisions(served: &Served, completion: &Completion, text: &str) -> Option<Vec<Decision>> {
+    let mut ends = Vec::with_capacity(completion.tokens.len());
+    let mut rest = text.as_bytes();
+    for token in &completion.tokens {
+        rest = rest.strip_prefix(served.token_bytes(*token))?;
+        ends.push(text.len() - rest.len());
+    }
+    let bytes = |at: usize| {
+        let start = at.checked_sub(1).map_or(0, |before| ends.get(before).copied().unwrap_or(text.len()));
+        start..ends.get(at).copied().unwrap_or(text.len())
+    };
+    let decision = |branch: &Branch| Decision {
+        bytes: bytes(branch.at as usize),
+        logprob: branch.logprob,
+        n_allowed: branch.n_allowed,
+    };
+    rest.is_empty().then(|| completion.branches.iter().map(decision).collect())
 }
 
 fn result(
@@ -131,16 +166,17 @@ fn result(
     draft: &ItemDraft,
     said: Said,
     wants_logprobs: bool,
-) -> Result<Value, Refusal> {
+) -> Result<Checked, Refusal> {
     // free text that reached its bound is what was asked for; JSON that did is only half an answer
     let cut = said.finish == Finish::Length;
-    let checked = answer::check(&context.spec, context.catalog.as_ref(), draft, &said.text);
+    let decisions = said.decisions.as_deref();
+    let checked = answer::check(&context.spec, context.catalog.as_ref(), draft, &said.text, decisions);
     if LineItem::is_line(draft) {
         // a chat completion says itself how it ended, and its client asked for the texts that may cut it
         let is_partial = cut || LineItem::has_stops(draft);
         return match checked {
             Err(error) if !is_partial => Err(Refusal::new(error.code(), error.to_string())),
-            _ => Ok(line_result(said, wants_logprobs)),
+            _ => Ok(Checked { output: line_result(said, wants_logprobs), confidence: None }),
         };
     }
     checked.map_err(|error| {

@@ -271,5 +271,11 @@ fn take(bundle: &Bundle, chunks: &mut [Open], at: usize, ending: Ending, place: 
 }
 
 fn given_up(seq: Seq, code: Code, message: String) -> NewResult {
-    NewResult { seq, outcome: Outcome::Failed { code, message }, usage: Usage::default(), latency_ms: 0 }
+    NewResult {
+        seq,
+        outcome: Outcome::Failed { code, message },
+        usage: Usage::default(),
+        latency_ms: 0,
+        confidence: None,
+    }
 }

@@ -44,6 +44,7 @@ pub fn request(served: &Served, prompt: Prompt, turn: Turn) -> Result<Request, R
         priority: turn.priority,
         group: turn.group,
         logprobs: prompt.logprobs,
+        branches: prompt.confidence,
     })
 }
 

@@ -270,5 +270,5 @@ pub fn result(seq: i32, fails: bool) -> NewResult {
         Outcome::Succeeded { output: json!({"b": seq, "a": "kept in order"}) }
     };
     let usage = Usage { prompt_tokens: 10, prefix_hit_tokens: 4, output_tokens: 5, forced_tokens: 2 };
-    NewResult { seq, outcome, usage, latency_ms: 7 }
+    NewResult { seq, outcome, usage, latency_ms: 7, confidence: None }
 }

@@ -86,12 +86,12 @@ async fn read(api: &Api, file: &Value) -> (Vec<Value>, bool) {
 fn succeeded(seq: i32) -> NewResult {
     let output = json!({"content": format!("answer {seq}"), "finish": "stop"});
     let usage = Usage { prompt_tokens: 10, prefix_hit_tokens: 4, output_tokens: 5, forced_tokens: 2 };
-    NewResult { seq, outcome: Outcome::Succeeded { output }, usage, latency_ms: 7 }
+    NewResult { seq, outcome: Outcome::Succeeded { output }, usage, latency_ms: 7, confidence: None }
 }
 
 fn failed(seq: i32) -> NewResult {
     let outcome = Outcome::Failed { code: Code::PromptTooLong, message: "planted".into() };
-    NewResult { seq, outcome, usage: Usage::default(), latency_ms: 7 }
+    NewResult { seq, outcome, usage: Usage::default(), latency_ms: 7, confidence: None }
 }
 
 async fn finish(api: &Api, claim: &Claim, results: &[NewResult]) {

@@ -1,10 +1,13 @@
 //! Reading jobs and results: pages, filters, streams, exports; changing jobs.
 
 use adit::domain::code::Code;
+use adit::domain::confidence::{Confidence, ItemConfidence};
+use adit::domain::item::NewResult;
+use adit::store::finish::Write;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Api, custom, start, start_with};
+use crate::harness::{Api, custom, result, start, start_with};
 use crate::support::postgres::assert_invariants;
 
 async fn ids(api: &Api, query: &str) -> (Vec<Value>, Value) {
@@ -176,4 +179,32 @@ async fn a_schema_job_is_exported_in_every_format() {
     let texts = api.post(&custom(json!(["a"]))).await.ok();
     let path = format!("/v1/jobs/{}/export?format=json", texts["id"].as_str().unwrap());
     api.get(&path).await.problem(Code::InvalidState);
+}
+
+#[tokio::test]
+async fn results_of_a_low_confidence_are_found() {
+    let api = start().await;
+    let id = api.custom_job(6).await;
+    let claims = api.claim(6).await;
+    let sure = |seq: i32| {
+        let least = Confidence::new(f64::from(seq) / 10.0).unwrap();
+        let fields = [("/a".to_string(), least), ("/b".to_string(), Confidence::CERTAIN)].into();
+        NewResult { confidence: (seq != 5).then_some(ItemConfidence { least, fields }), ..result(seq, false) }
+    };
+    let results: Vec<NewResult> = (0..6).map(sure).collect();
+    api.store.commit_results(&[Write { claim: &claims[0], results: &results }]).await.unwrap();
+    let path = format!("/v1/jobs/{id}/results");
+    let all = api.get(&path).await.ok();
+    assert_eq!(all["results"][3]["confidence"], 0.3);
+    assert_eq!(all["results"][3]["field_confidence"], json!({"/a": 0.3, "/b": 1.0}));
+    assert_eq!(all["results"][5].get("confidence"), None);
+    let low = api.get(&format!("{path}?below=0.3")).await.ok();
+    let seqs: Vec<&Value> = low["results"].as_array().unwrap().iter().map(|one| &one["seq"]).collect();
+    assert_eq!(seqs, [0, 1, 2]);
+    assert_eq!(api.lines(&format!("{path}?below=0.5")).await.len(), 5);
+    for wrong in ["below=1.1", "below=-1", "below=0.5&outcome=failed"] {
+        let problem = api.get(&format!("{path}?{wrong}")).await.problem(Code::InvalidRequest);
+        assert!(problem["detail"].as_str().unwrap().contains("below"), "{problem}");
+    }
+    assert_invariants(&api.store).await;
 }

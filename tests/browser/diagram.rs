@@ -87,9 +87,34 @@ async fn the_diagram_is_the_export() {
     assert_eq!(page.eval("window.hacked ?? 'no'").await, "no");
     page.picture("diagram").await;
 
+    is_reviewed(&page, &export).await;
     moves_and_magnifies(&page).await;
     is_saved(&site, &page, &of("concepts", "name")).await;
     site.assert_clean(&page);
+}
+
+/// What to look at is listed and drawn apart, and the reader moves the line.
+async fn is_reviewed(page: &crate::page::Page, export: &Value) {
+    let facts = ["concepts", "relationships", "attributes"]
+        .map(|list| export[list].as_array().unwrap().clone())
+        .concat();
+    let below = |line: f64| {
+        let doubtful = |fact: &&Value| match fact["confidence"].as_f64() {
+            Some(known) => known < line,
+            None => fact["source"] != "catalog" || fact.get("kind").is_none(),
+        };
+        facts.iter().filter(doubtful).count()
+    };
+    let told = "document.querySelector('.review-list summary').textContent";
+    let count = |n: usize| format!("{told} === '{n} fact{} for review'", if n == 1 { "" } else { "s" });
+    page.until(&count(below(0.5))).await;
+    page.eval("document.querySelector('.review-list').open = true").await;
+    page.eval("(() => { const line = document.querySelector('[name=review_below]'); line.value = '0.9'; line.dispatchEvent(new Event('change')); })()").await;
+    page.until(&count(below(0.9))).await;
+    assert!(below(0.9) > 0, "a random model is not so sure");
+    let marked = page.eval("document.querySelectorAll('.er-entity.review, .er-edge.review, .er g.review[data-attribute]').length").await;
+    assert_eq!(marked, below(0.9), "what is listed is drawn apart");
+    page.picture("review").await;
 }
 
 /// Where the drawing stands: x, y, scale.

@@ -12,7 +12,8 @@ async fn the_command_line_extracts_a_data_model() {
     let server = Server::start(dir.path(), &model);
     let client = server.client();
     let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/shop.sql");
-    let submitted = server.adit(&["submit", "--task", "data_model", "--from", sample, "--watch", "--json"]);
+    let submit = ["submit", "--task", "data_model", "--from", sample, "--watch", "--json"];
+    let submitted = server.adit(&[&submit[..], &["--review-below", "1"]].concat());
     assert!(submitted.status.success(), "{}", String::from_utf8_lossy(&submitted.stderr));
     let job: Job = serde_json::from_slice(&submitted.stdout).unwrap();
     assert_eq!(job.counts.total, job.counts.succeeded);
@@ -24,6 +25,20 @@ async fn the_command_line_extracts_a_data_model() {
     assert!(found.coverage.adds_up());
     assert_eq!(found.coverage.tables, found.coverage.tables_covered);
     assert_eq!(found.coverage.columns, found.coverage.columns_covered);
+    // the job's own line, and another
+    let facts = found.concepts.len() + found.relationships.len() + found.attributes.len();
+    let doubtful = |of: &adit::domain::fact::DataModel| {
+        of.review.concepts + of.review.relationships + of.review.attributes
+    };
+    assert!(doubtful(&found) > facts / 2, "{:?} of {facts}", found.review);
+    let exported = server.adit(&["results", &id, "--format", "json", "--below", "0"]);
+    let all: adit::domain::fact::DataModel = serde_json::from_slice(&exported.stdout).unwrap();
+    assert_eq!((doubtful(&all), all.concepts.len()), (0, found.concepts.len()));
+    let count = |below: &str| {
+        let lines = server.adit(&["results", &id, "--below", below]);
+        lines.stdout.split(|b| *b == b'\n').filter(|line| !line.is_empty()).count()
+    };
+    assert!(count("0") == 0 && count("0.2") <= count("0.9") && count("0.9") > 0);
     for (format, says) in [
         ("mermaid", "erDiagram"),
         ("turtle", "owl:Class"),
@@ -56,6 +71,8 @@ async fn the_command_line_extracts_a_data_model() {
         (vec!["watch", "no-id"], 2),
         (vec!["models", "load", "unheard-of"], 4),
         (vec!["submit", "--task", "custom", "--from", "/does/not/exist.jsonl"], 1),
+        (vec!["results", &id, "--below", "7"], 2),
+        (vec!["submit", "--task", "data_model", "--from", sample, "--review-below", "-1"], 2),
     ] {
         let output = server.adit(&args);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));

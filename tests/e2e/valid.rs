@@ -50,6 +50,7 @@ async fn every_result_is_valid_and_names_only_its_input() {
         assert_eq!((job.state, job.counts.total), (JobState::Completed, results.len() as i64), "{name}");
         for result in &results {
             check_schema(&client, *id, name, result).await;
+            check_confidence(name, result);
         }
         if let Some(input) = input {
             check_grounded(&client, *id, name, input, &results).await;
@@ -203,6 +204,30 @@ async fn check_schema(client: &Client, job: Uuid, name: &str, result: &ItemResul
     assert!(!validator.is_valid(&json!({"forged": output})), "{name} {}", result.seq);
 }
 
+/// Every answer says how sure the model was: of each entry, or of each value of the client's own schema.
+fn check_confidence(name: &str, result: &ItemResult) {
+    let output = result.output.as_ref().unwrap();
+    let known: Vec<f64> = match &result.field_confidence {
+        Some(fields) => {
+            for pointer in fields.keys() {
+                let found = output.pointer(pointer);
+                assert!(found.is_some(), "{name} {}: nothing at {pointer} of {output}", result.seq);
+            }
+            fields.values().copied().collect()
+        }
+        None if name.starts_with("custom") => Vec::new(),
+        None => {
+            let entries = output.as_object().unwrap().values().flat_map(|list| list.as_array().unwrap());
+            entries.map(|entry| entry["confidence"].as_f64().expect("every entry says")).collect()
+        }
+    };
+    let least = known.iter().copied().fold(1.0, f64::min);
+    let said = result.confidence.unwrap_or_else(|| panic!("{name}: {result:?}"));
+    // an answer without entries is as sure as its being empty
+    assert!((least - said).abs() < 1e-6 || known.is_empty() && said <= 1.0, "{name}: {result:?}");
+    assert!(known.iter().all(|known| (0.0..=1.0).contains(known)), "{name}: {result:?}");
+}
+
 /// What an input has, by name.
 struct Known<'a> {
     columns: HashMap<&'a str, BTreeSet<&'a str>>,
@@ -298,6 +323,16 @@ async fn check_grounded(client: &Client, job: Uuid, name: &str, input: &Value, r
     export["relationships"].as_array().unwrap().iter().for_each(|entry| exported.relationship(entry));
     export["attributes"].as_array().unwrap().iter().for_each(|entry| exported.attribute(entry));
     assert_eq!((exported.keys, exported.all_columns), (known.keys, known.all_columns), "{name}");
+    let below = export["review"]["below"].as_f64().unwrap();
+    for (list, entries) in ["concepts", "relationships", "attributes"].map(|list| (list, &export[list])) {
+        let doubtful = |entry: &&Value| entry["review"] == true;
+        let entries = entries.as_array().unwrap();
+        for entry in entries.iter().filter(|entry| entry["source"] != "catalog") {
+            let is_low = entry["confidence"].as_f64().is_none_or(|known| known < below);
+            assert_eq!(doubtful(&entry), is_low, "{name}: {entry}");
+        }
+        assert_eq!(export["review"][list], entries.iter().filter(doubtful).count(), "{name}: {list}");
+    }
     for uncovered in export["uncovered"].as_array().unwrap() {
         assert_eq!(uncovered["reason"], "unknown_target", "{name}: {uncovered}");
     }

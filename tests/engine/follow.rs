@@ -2,11 +2,11 @@
 
 use adit::engine::executor::fake::FakeOptions;
 use adit::engine::handle::Options;
-use adit::engine::request::{Logprob, Request, Sampling};
+use adit::engine::request::{Branch, Logprob, Request, Sampling};
 use serde_json::json;
 
-use crate::grammar::{constrained, fake};
-use crate::rig::{engine, eventually, is_whole, request, run};
+use crate::grammar::{ENV, constrained, fake};
+use crate::rig::{engine, eventually, generate_all, is_whole, request, run};
 
 async fn follow(handle: &adit::engine::handle::Handle, request: Request) -> (Vec<u32>, Vec<Logprob>, usize) {
     let mut following = handle.follow(request).unwrap();
@@ -81,6 +81,51 @@ fn every_token_has_its_probability() {
                 }
             }
         }
+        is_whole(&handle).await;
+        handle.close().await;
+    });
+}
+
+/// Where the grammar leaves a choice, the answer has its probability among what was allowed: the same whatever runs
+/// beside it, and the one that follows from the model's own probabilities.
+#[test]
+fn choices_have_their_probability_among_what_was_allowed() {
+    run(async {
+        let handle = engine(fake(1), Options::default());
+        let schema = json!({"type": "object", "properties": {"a": {"enum": ["one", "two"]}, "b": {"type": "string"}},
+                            "required": ["a", "b"], "additionalProperties": false});
+        let asked = Request { branches: true, ..constrained(&schema, Some(12), 5) };
+        let plain = handle.generate(constrained(&schema, Some(12), 5)).await.unwrap();
+        let alone = handle.generate(asked.clone()).await.unwrap();
+        assert_eq!(alone.tokens, plain.tokens, "looking changes nothing");
+        assert!(plain.branches.is_empty());
+        let others =
+            (1..20).map(|prompt| Request { branches: true, ..constrained(&schema, Some(12), prompt) });
+        let together = generate_all(&handle, others.chain([asked.clone()]).collect()).await;
+        assert_eq!(together.last().unwrap().branches, alone.branches);
+
+        // the closed choice: the few tokens that begin "one" or "two", and their shares
+        let Branch { at, logprob, n_allowed } = alone.branches[0];
+        assert!((2..=8).contains(&n_allowed), "{n_allowed}");
+        let named = handle.generate(Request { logprobs: Some(255), ..asked }).await.unwrap();
+        let text = |tokens: &[u32]| String::from_utf8_lossy(&ENV.tok_trie().decode(tokens)).into_owned();
+        let before = text(&alone.tokens[..at as usize]);
+        let same = (0..named.tokens.len()).find(|at| text(&named.tokens[..*at]) == before).unwrap();
+        let weight = |logprob: f32| f64::from(logprob).exp();
+        let rest = ["one", "two"];
+        let allowed = named.logprobs[same].top.iter().filter(|(token, _)| {
+            let begun = text(&[*token]);
+            !begun.is_empty()
+                && rest.iter().any(|word| word.starts_with(&begun) || format!("{word}\"").starts_with(&begun))
+        });
+        let sum: f64 = allowed.map(|(_, logprob)| weight(*logprob)).sum();
+        let own = named.logprobs[same].top.iter().find(|(token, _)| *token == alone.tokens[at as usize]);
+        let expected = weight(own.expect("it is among the named").1) / sum;
+        assert!((weight(logprob) - expected).abs() < 0.05, "{} for {expected}", weight(logprob));
+        // the free string: far more was allowed, and every choice is a probability
+        assert!(alone.branches.iter().any(|branch| branch.n_allowed > 50));
+        assert!(alone.branches.iter().all(|branch| branch.logprob <= 0.0 && branch.n_allowed > 1));
+        assert!(alone.branches.is_sorted_by(|a, b| a.at < b.at));
         is_whole(&handle).await;
         handle.close().await;
     });

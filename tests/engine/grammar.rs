@@ -21,7 +21,7 @@ use crate::schemas;
 pub const STOP: u32 = 2;
 const VOCAB: usize = 1_344;
 
-static ENV: LazyLock<TokEnv> = LazyLock::new(|| {
+pub static ENV: LazyLock<TokEnv> = LazyLock::new(|| {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tokenizer.json");
     let mut tokenizer = toktrie_hf_tokenizers::ByteTokenizer::from_file(file).unwrap();
     tokenizer.set_eos_token(STOP);

@@ -45,6 +45,7 @@ pub fn request(prompt: &[u32], max_tokens: u32) -> Request {
         priority: 0,
         group: 0,
         logprobs: None,
+        branches: false,
     }
 }
 

@@ -60,6 +60,7 @@ pub async fn answer(served: &Served, text: &str) -> String {
         priority: 0,
         group: 1,
         logprobs: None,
+        branches: false,
     };
     served.decode(&served.engine().generate(request).await.unwrap().tokens)
 }

@@ -17,11 +17,18 @@ use serde_json::{Value, json};
 use crate::catalogs;
 
 pub fn spec(task: Task) -> JobSpec {
-    JobSpec { task, model: None, schema: None, instructions: None, generation: Generation::default() }
+    JobSpec {
+        task,
+        model: None,
+        schema: None,
+        instructions: None,
+        generation: Generation::default(),
+        review_below: None,
+    }
 }
 
 /// Walks a schema and makes an answer; `seed` decides what is free.
-fn instance(schema: &Value, seed: &mut u64) -> Value {
+pub fn instance(schema: &Value, seed: &mut u64) -> Value {
     *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
     let pick = (*seed >> 33) as usize;
     if let Some(value) = schema.get("const") {
@@ -56,7 +63,7 @@ fn instance(schema: &Value, seed: &mut u64) -> Value {
 fn answered(spec: &JobSpec, catalog: &Catalog, draft: &ItemDraft, seed: &mut u64) -> Value {
     let prompt = prompt::prompt(spec, Some(catalog), draft).unwrap();
     let text = instance(prompt.schema.as_ref().unwrap(), seed).to_string();
-    let result = answer::check(spec, Some(catalog), draft, &text).unwrap();
+    let result = answer::check(spec, Some(catalog), draft, &text, None).unwrap().output;
     let schema = schema::result_schema(spec, Some(catalog), draft).unwrap();
     jsonschema::draft202012::meta::validate(&schema).unwrap();
     jsonschema::draft202012::meta::validate(prompt.schema.as_ref().unwrap()).unwrap();
@@ -241,7 +248,7 @@ fn answers_about_other_things_are_refused() {
     let schema = prompt::prompt(&spec, Some(&catalog), draft).unwrap().schema.unwrap();
     let good = instance(&schema, &mut 1);
     let refused = |answer: &Value| {
-        let error = answer::check(&spec, Some(&catalog), draft, &answer.to_string()).unwrap_err();
+        let error = answer::check(&spec, Some(&catalog), draft, &answer.to_string(), None).unwrap_err();
         assert_eq!(error.code(), Code::InvalidAnswer, "{error}");
     };
     let mut wrong = good.clone();
@@ -259,7 +266,7 @@ fn answers_about_other_things_are_refused() {
     let mut wrong = good.clone();
     wrong["concepts"][0]["more"] = json!(1);
     refused(&wrong);
-    assert!(answer::check(&spec, Some(&catalog), draft, &good.to_string()[..40]).is_err());
+    assert!(answer::check(&spec, Some(&catalog), draft, &good.to_string()[..40], None).is_err());
 }
 
 #[test]
@@ -291,8 +298,11 @@ fn custom_answers_are_validated() {
     let prompt = prompt::prompt(&spec, None, &draft).unwrap();
     assert!(prompt.messages[0].content.contains("Find the number."));
     assert_eq!(prompt.messages[1].content, "five");
-    assert_eq!(answer::check(&spec, None, &draft, "{\"n\":5}").unwrap(), json!({"n": 5}));
-    assert_eq!(answer::check(&spec, None, &draft, "{\"n\":2}").unwrap_err().code(), Code::InvalidAnswer);
+    assert_eq!(answer::check(&spec, None, &draft, "{\"n\":5}", None).unwrap().output, json!({"n": 5}));
+    assert_eq!(
+        answer::check(&spec, None, &draft, "{\"n\":2}", None).unwrap_err().code(),
+        Code::InvalidAnswer
+    );
     assert!(pipeline::input_item(&spec, json!({"txt": "five"})).is_err());
 }
 

@@ -170,6 +170,7 @@ pub fn new_job(task: Task) -> NewJob {
             schema: None,
             instructions: None,
             generation: Generation::default(),
+            review_below: None,
         },
         catalog: None,
         class: Class::Normal,

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use crate::api::body::{JobPath, Params};
 use crate::api::problem::ApiError;
 use crate::api::state::State;
+use crate::api::validate::probability;
 use crate::domain::code::Code;
 use crate::export::Format;
 use crate::extract::pipeline;
@@ -27,13 +28,15 @@ pub async fn export_job(
     JobPath(id): JobPath,
     Params(query): Params<ExportQuery>,
 ) -> Result<Response, ApiError> {
-    let Some((spec, catalog)) = state.store.job_spec(id).await? else {
+    let review_below = query.review_below.map(|below| probability("review_below", below)).transpose()?;
+    let Some((mut spec, catalog)) = state.store.job_spec(id).await? else {
         return Err(ApiError::job_not_found(id));
     };
     let Some(catalog) = catalog else {
         let detail = format!("job {id} of task {} has no data model: read its results", spec.task);
         return Err(ApiError::new(Code::InvalidState, detail));
     };
+    spec.review_below = review_below.or(spec.review_below);
     let finished = worker::finished_items(&state.store, id).await?;
     let model = pipeline::assemble(&spec, &catalog, &finished)?;
     let format = format_of(query.format);

@@ -16,10 +16,12 @@ use super::list::page_size;
 use crate::api::body::{JobPath, Params, wants_lines};
 use crate::api::problem::ApiError;
 use crate::api::state::State;
+use crate::api::validate::probability;
+use crate::domain::code::Code;
 use crate::domain::id::{JobId, Seq};
-use crate::domain::item::{Outcome, OutcomeKind};
+use crate::domain::item::Outcome;
 use crate::store::StoreError;
-use crate::store::result::{Again, ResultPage as Rows, ResultRow};
+use crate::store::result::{Again, Filter, ResultPage as Rows, ResultRow};
 use crate::wire::result::{ItemError, ItemResult, ResultPage, ResultsQuery};
 use crate::wire::submit::NDJSON;
 
@@ -51,7 +53,8 @@ pub async fn get_results(
     let limit = page_size(query.limit, DEFAULT_PAGE, state.settings.limits.max_page)?;
     // looked at first: results of a job that had ended before cannot be missing from the page
     let job = state.store.job(id).await?.ok_or_else(|| ApiError::job_not_found(id))?;
-    let rows = state.store.results(id, query.after.map(seq_of), limit, query.outcome).await?.rows;
+    let filter = filter_of(&query)?;
+    let rows = state.store.results(id, query.after.map(seq_of), limit, filter).await?.rows;
     let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| i64::from(row.seq));
     let with_input = query.input.unwrap_or(false);
     let results = rows.into_iter().map(|row| result_view(row, with_input)).collect();
@@ -63,6 +66,15 @@ fn seq_of(after: i64) -> Seq {
     Seq::try_from(after).unwrap_or(if after < 0 { -1 } else { Seq::MAX })
 }
 
+fn filter_of(query: &ResultsQuery) -> Result<Filter, ApiError> {
+    let Some(below) = query.below else { return Ok(query.outcome.into()) };
+    if query.outcome.is_some() {
+        let detail = "give below or outcome: only succeeded items have a confidence";
+        return Err(ApiError::new(Code::InvalidRequest, detail));
+    }
+    probability("below", below).map(Filter::Below)
+}
+
 fn result_view(row: ResultRow, with_input: bool) -> ItemResult {
     let outcome = row.outcome.kind();
     let (output, error) = match row.outcome {
@@ -70,7 +82,11 @@ fn result_view(row: ResultRow, with_input: bool) -> ItemResult {
         Outcome::Failed { code, message } => (None, Some(ItemError { code, message })),
         Outcome::Cancelled | Outcome::Expired => (None, None),
     };
+    let fields = row.confidence.as_ref().map(|known| &known.fields).filter(|fields| !fields.is_empty());
     ItemResult {
+        confidence: row.confidence.as_ref().map(|known| known.least.as_f64()),
+        field_confidence: fields
+            .map(|fields| fields.iter().map(|(pointer, known)| (pointer.clone(), known.as_f64())).collect()),
         seq: i64::from(row.seq),
         stage: row.stage,
         outcome,
@@ -92,7 +108,7 @@ async fn stream_results(state: State, id: JobId, query: ResultsQuery) -> Result<
         begin: query.after.map(seq_of),
         after: query.after.map(seq_of),
         left: query.limit.map(u64::from),
-        outcome: query.outcome,
+        filter: filter_of(&query)?,
         follow: query.follow.unwrap_or(false),
         with_input: query.input.unwrap_or(false),
         retried_at: job.retried_at,
@@ -119,7 +135,7 @@ struct Tail {
     after: Option<Seq>,
     /// Lines that may still be sent.
     left: Option<u64>,
-    outcome: Option<OutcomeKind>,
+    filter: Filter,
     follow: bool,
     with_input: bool,
     /// The last retry of the job that this stream knows of.
@@ -178,8 +194,8 @@ impl Tail {
                 self.turn_back(retried_at);
             }
             let over = !self.follow || job.is_none_or(|job| job.state.is_final());
-            let Self { id, after, outcome, again, .. } = *self;
-            let read = self.state.store.results_again(id, after, DEFAULT_PAGE, outcome, again);
+            let Self { id, after, filter, again, .. } = *self;
+            let read = self.state.store.results_again(id, after, DEFAULT_PAGE, filter, again);
             let Rows { rows, settled_before } = read.await?;
             let full = rows.len() == DEFAULT_PAGE as usize;
             self.passed = again.map(|again| again.upto).filter(|upto| !full && settled_before > *upto);

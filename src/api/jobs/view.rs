@@ -228,6 +228,7 @@ mod tests {
             schema: None,
             instructions: None,
             generation: Default::default(),
+            review_below: None,
         };
         JobRow {
             id: JobId::new(),

@@ -24,7 +24,7 @@ const JS: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
 /// Name, media type, content.
-const ASSETS: [(&str, &str, &str); 41] = assets![
+const ASSETS: [(&str, &str, &str); 42] = assets![
     "base.css" CSS,
     "dashboard.css" CSS,
     "diagram.css" CSS,
@@ -60,6 +60,7 @@ const ASSETS: [(&str, &str, &str); 41] = assets![
     "progress.js" JS,
     "question.js" JS,
     "results.js" JS,
+    "review.js" JS,
     "route.js" JS,
     "section.js" JS,
     "sparkline.js" JS,

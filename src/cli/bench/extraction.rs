@@ -37,6 +37,7 @@ fn request(task: Task, format: Format, text: String, model: Option<&str>) -> Job
         class: Class::Normal,
         weight: None,
         expires_in_s: None,
+        review_below: None,
         inputs: None,
         source: Some(Source { format, text, dialect: None, lenient: false }),
     }

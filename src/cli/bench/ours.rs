@@ -41,6 +41,7 @@ pub fn request(workload: &Workload, model: Option<&str>) -> JobRequest {
         class: Class::Normal,
         weight: None,
         expires_in_s: None,
+        review_below: None,
         inputs: Some(inputs),
         source: None,
     }
@@ -127,6 +128,7 @@ mod tests {
                 schema: request.schema.clone(),
                 instructions: None,
                 generation: request.generation.into(),
+                review_below: None,
             };
             for (item, input) in workload.items.iter().zip(request.inputs.unwrap()) {
                 let draft = pipeline::input_item(&spec, input).unwrap();

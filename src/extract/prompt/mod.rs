@@ -38,6 +38,8 @@ pub struct Prompt {
     pub stop: Vec<String>,
     /// Alternatives to name beside each token.
     pub logprobs: Option<u8>,
+    /// How sure the model is of what it chooses is wanted with the answer.
+    pub confidence: bool,
 }
 
 /// Answer tokens where neither job, item nor schema bounds them.
@@ -78,6 +80,7 @@ pub fn prompt(spec: &JobSpec, catalog: Option<&Catalog>, draft: &ItemDraft) -> R
     };
     let max_tokens = max_tokens.unwrap_or(default);
     Ok(Prompt {
+        confidence: schema.is_some() && draft.stage != Stage::Chat,
         messages,
         schema,
         max_tokens,
@@ -101,6 +104,7 @@ pub fn of_chat(request: ChatRequest) -> Prompt {
         generation,
         stop,
         logprobs,
+        confidence: false,
     }
 }
 

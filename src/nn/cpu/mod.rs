@@ -15,6 +15,7 @@ mod amx;
 pub mod attention;
 pub mod buffer;
 pub mod embedding;
+pub mod exp_sum;
 pub mod gemm;
 pub mod isa;
 pub mod kv_write;

@@ -91,6 +91,7 @@ fn job_of(due: &ToValidate) -> NewJob {
             schema: None,
             instructions: None,
             generation: Generation::default(),
+            review_below: None,
         },
         catalog: None,
         class: Class::Normal,

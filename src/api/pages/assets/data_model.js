@@ -5,14 +5,19 @@ import { diagram } from "./diagram.js";
 import { h, render } from "./dom.js";
 import { erGraph, relationshipInWords, sizeInWords } from "./er_graph.js";
 import { count, plural, words } from "./format.js";
+import { review } from "./review.js";
+import { link } from "./route.js";
 import { title } from "./section.js";
 
 const FORMATS = [
   ["json", "JSON"],
   ["mermaid", "Mermaid"],
   ["turtle", "OWL (Turtle)"],
+  ["r2rml", "R2RML"],
+  ["shacl", "SHACL"],
   ["csv", "CSV"],
   ["dbt", "dbt"],
+  ["dot", "GraphViz"],
 ];
 const SCHEMA_TASKS = ["concept", "relationship", "attribute", "data_model"];
 /** While the job runs, the export is read again no more often than this, and a large one less often than it takes. */
@@ -38,6 +43,8 @@ export function dataModel(parent, id) {
   let timer = 0;
   let nextRead = 0;
   let abort = null;
+  /** Where the reader draws the line for review; empty: where the job does. */
+  let line = "";
 
   async function read(mark, name) {
     const began = Date.now();
@@ -45,7 +52,7 @@ export function dataModel(parent, id) {
     abort = new AbortController();
     let model;
     try {
-      model = await ask(`/v1/jobs/${id}/export?format=json`, { signal: abort.signal });
+      model = await ask(link(`/v1/jobs/${id}/export`, { format: "json", review_below: line }), { signal: abort.signal });
     } catch (error) {
       // seen is left as it is: the next look reads again
       if (error.name !== "AbortError")
@@ -69,7 +76,11 @@ export function dataModel(parent, id) {
   function show(model, name) {
     const graph = erGraph(model);
     const formats = FORMATS.map(([format, label]) =>
-      h("a", { key: format, href: `/v1/jobs/${id}/export?format=${format}`, download: "" }, label),
+      h(
+        "a",
+        { key: format, href: link(`/v1/jobs/${id}/export`, { format, review_below: line }), download: "" },
+        label,
+      ),
     );
     render(
       parent,
@@ -81,6 +92,7 @@ export function dataModel(parent, id) {
       ),
       graph.entities.length === 0 ? h("p", { key: "none", class: "nothing" }, "No table has been answered yet.") : null,
       graph.entities.length > 0 ? h("div", { key: "picture", class: "picture" }) : null,
+      graph.entities.length > 0 ? review(model, (below) => redraw(below, name)) : null,
       graph.entities.length > 0 ? inWords(graph) : null,
       model.uncovered.length > 0 ? uncovered(model.uncovered) : null,
     );
@@ -91,6 +103,11 @@ export function dataModel(parent, id) {
     }
     if (!picture || place.childElementCount === 0) picture = diagram(place);
     picture.show(graph, name);
+  }
+
+  function redraw(below, name) {
+    line = String(below);
+    read(seen, name);
   }
 
   function inWords(graph) {

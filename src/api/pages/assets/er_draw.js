@@ -94,12 +94,12 @@ function edge(graph, key, line, at, more) {
     "g",
     {
       key: `edge-${at}`,
-      class: `er-edge${key.isInferred ? " inferred" : ""}${more}`,
+      class: `er-edge${key.isInferred ? " inferred" : ""}${key.isForReview ? " review" : ""}${more}`,
       "data-relationship": key.name,
       "data-from": from,
       "data-to": to,
     },
-    h("title", null, plain(`${from} – ${key.name} – ${to}${key.description ? `\n${key.description}` : ""}`)),
+    h("title", null, plain([`${from} – ${key.name} – ${to}`, key.description, key.sure].filter(Boolean).join("\n"))),
     h("path", { class: "er-hit", d: line.path }),
     h("path", { class: "er-line", d: line.path }),
     line.feet ? h("path", { class: "er-foot", d: line.feet }) : null,
@@ -125,12 +125,13 @@ function box(entity, { x, y, width, height }, at, detail, more, isChosen) {
   const { rows, more: hidden } = rowsOf(entity, detail);
   const inner = width - 2 * PAD;
   const source = entity.source === "model" ? "" : ", from the catalog alone";
-  const about = `${entity.name} (${entity.kind}${source})\n${entity.tables.join(", ")}\n${entity.description}`;
+  const head = `${entity.name} (${entity.kind}${source})`;
+  const about = [head, entity.tables.join(", "), entity.description, entity.sure].filter(Boolean).join("\n");
   return h(
     "g",
     {
       key: `entity-${at}`,
-      class: `er-entity kind-${entity.kind}${more}${isChosen ? " chosen" : ""}`,
+      class: `er-entity kind-${entity.kind}${entity.isForReview ? " review" : ""}${more}${isChosen ? " chosen" : ""}`,
       "data-entity": entity.name,
       "data-at": at,
       transform: `translate(${Math.round(x)} ${Math.round(y)})`,
@@ -158,14 +159,11 @@ function attribute(row, index, width) {
   const y = HEAD + 4 + index * ROW + 14;
   const typeWidth = widthOf(row.type, 11);
   const tag = tagOf(row);
+  const about = `${row.name}: ${row.type}${row.isRequired ? ", required" : ""}`;
   return h(
     "g",
-    { key: `row-${index}`, "data-attribute": row.name },
-    h(
-      "title",
-      null,
-      plain(`${row.name}: ${row.type}${row.isRequired ? ", required" : ""}\n${row.column}\n${row.description}`),
-    ),
+    { key: `row-${index}`, "data-attribute": row.name, class: row.isForReview ? "review" : null },
+    h("title", null, plain([about, row.column, row.description, row.sure].filter(Boolean).join("\n"))),
     tag ? h("text", { class: `er-tag ${tag}`, x: PAD, y }, tag) : null,
     h(
       "text",

@@ -1,6 +1,6 @@
 // From a job's JSON export to entities and relationships: what the diagram shows, and nothing of how.
 
-import { plural } from "./format.js";
+import { percent, plural } from "./format.js";
 
 /**
  * Entities in the order of the export, each with its attributes; relationships whose ends are entities.
@@ -21,6 +21,8 @@ export function erGraph(model) {
       isUnique: attribute.unique,
       isReference: references.has(`${attribute.source_table}\n${attribute.source_column}`),
       isRequired: attribute.required,
+      sure: sureInWords(attribute),
+      isForReview: attribute.review === true,
       column: `${attribute.source_table}.${attribute.source_column}${attribute.data_type ? ` ${attribute.data_type}` : ""}`,
     });
   }
@@ -32,6 +34,8 @@ export function erGraph(model) {
     source: concept.source,
     tables: concept.source_tables,
     attributes: byConcept.get(concept.name),
+    sure: sureInWords(concept),
+    isForReview: concept.review === true,
   }));
   const relationships = model.relationships
     .filter((key) => at.has(key.from) && at.has(key.to))
@@ -43,8 +47,16 @@ export function erGraph(model) {
       many: key.cardinality === "unknown" ? null : key.cardinality === "many_to_one",
       isRequired: key.required,
       isInferred: key.source === "inferred",
+      sure: sureInWords(key),
+      isForReview: key.review === true,
     }));
   return { entities, relationships };
+}
+
+/** How sure the model was of a fact; empty where it judged nothing. */
+export function sureInWords(fact) {
+  const sure = fact.confidence === null ? "" : `${percent(fact.confidence)} sure`;
+  return fact.review ? `${sure || "not judged"}, for review` : sure;
 }
 
 /** "many Order belong to one Customer", for those who do not see the lines. */

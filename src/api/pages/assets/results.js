@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { h, render } from "./dom.js";
-import { clock, count, duration, plural, words } from "./format.js";
+import { clock, count, duration, percent, plural, words } from "./format.js";
 import { glimpse, jsonView } from "./json_view.js";
 import { pill } from "./pill.js";
 import { go, jobPath, link } from "./route.js";
@@ -16,8 +16,11 @@ const HEAD = [
   ["Tries", "number"],
   ["Time", "number"],
   ["Tokens", "number"],
+  ["Sure", "number"],
   ["Answer"],
 ];
+/** Lines below which a result may be wanted for review. */
+const BELOW = ["0.3", "0.5", "0.7", "0.9"];
 const OUTCOMES = ["succeeded", "failed", "cancelled", "expired"];
 /** A page of a running job is read again no more often than this. */
 const EVERY_MS = 1500;
@@ -42,7 +45,8 @@ export function results(parent, id) {
     const path = link(`/v1/jobs/${id}/results`, {
       input: "true",
       limit: String(PAGE),
-      outcome: query.outcome,
+      outcome: query.below ? "" : query.outcome,
+      below: query.below,
       after: query.after,
     });
     try {
@@ -67,9 +71,9 @@ export function results(parent, id) {
         ? h(
             "nav",
             { key: "pages", class: "pages", "aria-label": "Pages of results" },
-            query.after ? h("a", { href: link(jobPath(id), { outcome: query.outcome }) }, "← First") : null,
+            query.after ? h("a", { href: link(jobPath(id), { outcome: query.outcome, below: query.below }) }, "← First") : null,
             page.next !== undefined
-              ? h("a", { href: link(jobPath(id), { outcome: query.outcome, after: String(page.next) }) }, "Next →")
+              ? h("a", { href: link(jobPath(id), { outcome: query.outcome, below: query.below, after: String(page.next) }) }, "Next →")
               : null,
           )
         : null,
@@ -92,6 +96,21 @@ export function results(parent, id) {
           OUTCOMES.map((one) => h("option", { key: one, value: one }, one)),
         ),
       ),
+      h(
+        "label",
+        null,
+        "Less sure than",
+        h(
+          "select",
+          {
+            name: "below",
+            value: query.below || "",
+            onchange: (event) => go(link(jobPath(id), { below: event.target.value })),
+          },
+          h("option", { key: "", value: "" }, "any"),
+          BELOW.map((one) => h("option", { key: one, value: one }, percent(Number(one)))),
+        ),
+      ),
     );
   }
 
@@ -102,6 +121,7 @@ export function results(parent, id) {
   }
 
   function none() {
+    if (query.below) return `No answer is less sure than ${percent(Number(query.below))}${query.after ? " beyond this" : ""}.`;
     const verb = ["failed", "succeeded", "expired"].includes(query.outcome) ? "has" : "was";
     if (query.outcome) return `No item ${verb} ${query.outcome}${query.after ? " beyond this" : ""}.`;
     return query.after ? "There is nothing beyond this." : "No item has ended yet.";
@@ -149,6 +169,7 @@ export function results(parent, id) {
         result.attempts ? duration(result.latency_ms / 1000) : "–",
       ),
       h("td", { class: "number" }, count(result.usage.output_tokens)),
+      h("td", { class: "number" }, result.confidence === undefined ? "–" : percent(result.confidence)),
       h(
         "td",
         { class: "glimpse" },
@@ -168,7 +189,7 @@ export function results(parent, id) {
       { key: `detail ${result.seq}`, id: `detail-${result.seq}`, class: "detail" },
       h(
         "td",
-        { colspan: "7" },
+        { colspan: "8" },
         h(
           "div",
           { class: "two" },
@@ -181,6 +202,7 @@ export function results(parent, id) {
               ? h("p", { class: "trouble" }, h("code", null, result.error.code), ` ${result.error.message}`)
               : null,
             result.output !== undefined ? jsonView(result.output) : null,
+            result.field_confidence ? fields(result.field_confidence) : null,
           ),
         ),
         h(
@@ -194,12 +216,27 @@ export function results(parent, id) {
     );
   }
 
+  /** How sure the model was of each value of an answer, least sure first. */
+  function fields(sure) {
+    const list = Object.entries(sure).sort((a, b) => a[1] - b[1]);
+    return h(
+      "details",
+      null,
+      h("summary", null, "How sure the model was"),
+      h(
+        "ul",
+        null,
+        list.map(([pointer, one]) => h("li", { key: pointer }, h("code", null, pointer || "/"), ` ${percent(one)}`)),
+      ),
+    );
+  }
+
   return {
     look(next, nextQuery) {
       job = next;
-      const isOther = nextQuery.outcome !== query.outcome || nextQuery.after !== query.after;
+      const isOther = ["outcome", "below", "after"].some((one) => nextQuery[one] !== query[one]);
       query = nextQuery;
-      const mark = JSON.stringify([query.outcome, query.after, job.state, job.counts, job.retried_at]);
+      const mark = JSON.stringify([query.outcome, query.below, query.after, job.state, job.counts, job.retried_at]);
       if (mark === seen) return;
       if (isOther) {
         page = null;
