@@ -3,6 +3,9 @@
 //! With it: [`kernels`] compiles `src/kernels/*.cu`, and [`lazy`] stands in for the CUDA libraries, so that one
 //! binary starts with and without a driver.
 
+// cargo speaks to build scripts through the environment
+#![allow(clippy::disallowed_methods)]
+
 #[cfg(feature = "cuda")]
 mod kernels;
 #[cfg(feature = "cuda")]

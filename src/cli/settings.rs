@@ -15,6 +15,9 @@ pub fn resolve(global: &Global, serve: &ServeArguments) -> Result<Settings, Conf
     if let Some(listen) = serve.listen {
         settings.http.listen = listen;
     }
+    if let Some(device) = serve.device {
+        settings.engine.device = device;
+    }
     if let Some(threads) = serve.threads {
         settings.engine.threads = threads;
     }

@@ -11,7 +11,7 @@ struct RopeArgs {
   const float* q_norm;         // [D] or null
   const float* k_norm;         // [D] or null
   const uint32_t* positions;   // [rows]
-  const uint32_t* slots;       // [rows] block * block_tokens + place
+  const uint32_t* slots;       // [rows] block * block_tokens + place, or NONE: written nowhere
   const float* cos;            // [positions, D/2]
   const float* sin;
   int n_heads, n_kv_heads, block_tokens;
@@ -60,7 +60,7 @@ __device__ __forceinline__ void rope(T* qkv, T* pool, const RopeArgs& a) {
         for (int j = 0; j < 8; j++) low.v[j] *= scale * x.v[j], high.v[j] *= scale * y.v[j];
       }
     }
-    if (active) {
+    if (active && (slot != NONE || head < a.n_heads)) {
       const Eight c = load_f32(a.cos + (size_t)position * HALF + 8 * chunk);
       const Eight s = load_f32(a.sin + (size_t)position * HALF + 8 * chunk);
       Eight u, v;
@@ -74,6 +74,7 @@ __device__ __forceinline__ void rope(T* qkv, T* pool, const RopeArgs& a) {
       reinterpret_cast<uint4*>(to)[CHUNKS + chunk] = narrow<T>(v);
     }
   }
+  if (slot == NONE) return;
   for (int unit = threadIdx.x; unit < a.n_kv_heads * (D / 8); unit += THREADS) {
     const int head = unit / (D / 8), chunk = unit % (D / 8);
     const int column = (n_turned + head) * D + 8 * chunk;

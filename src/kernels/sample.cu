@@ -57,6 +57,37 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   }
 }
 
+// weights are summed as whole numbers of 2^-40: in any order the same
+constexpr float ONE = 1099511627776.f;
+
+// sums[i] = the sum of e^(logit - best) over what row rows[i] allows, in units of 2^-40. `sums` is 0 before; blocks
+// share a row as above.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    sample_weigh(const float* logits, const uint32_t* masks, const uint32_t* mask_of, const uint32_t* rows,
+                 const unsigned long long* best, unsigned long long* sums, int vocab, int words, int span) {
+  __shared__ unsigned long long part[THREADS / 32];
+  const uint32_t at = rows[blockIdx.x];
+  const float* row = logits + (size_t)at * vocab;
+  const uint32_t mask = mask_of ? mask_of[at] : NONE;
+  const uint32_t* allowed = mask == NONE ? nullptr : masks + (size_t)mask * words;
+  const float top = value_of((uint32_t)(best[at] >> 32));
+  unsigned long long sum = 0;
+  const int begin = blockIdx.y * span, end = min(vocab, begin + span);
+  for (int i = begin + threadIdx.x; i < end; i += THREADS) {
+    if (allowed && !(__ldg(allowed + i / 32) >> (i % 32) & 1)) continue;
+    sum += (unsigned long long)(expf(row[i] - top) * ONE);
+  }
+#pragma unroll
+  for (int o = 16; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+  if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+#pragma unroll
+    for (int i = 1; i < THREADS / 32; i++) sum += part[i];
+    if (sum) atomicAdd(sums + blockIdx.x, sum);
+  }
+}
+
 // One draw.
 struct Draw {
   uint32_t row, mask;
@@ -66,8 +97,6 @@ struct Draw {
 };
 
 constexpr int DRAW_THREADS = 1024;
-// weights are summed as whole numbers of 2^-40: in any order the same
-constexpr float ONE = 1099511627776.f;
 constexpr float NEGLIGIBLE = 30.f;
 
 struct Descent {

@@ -15,6 +15,7 @@
 pub mod arch;
 pub mod batch;
 pub mod cache;
+pub mod choice;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

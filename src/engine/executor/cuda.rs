@@ -1,13 +1,15 @@
 //! The executor over a card.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use half::{bf16, f16};
 
-use super::{Executor, ExecutorError};
+use super::{Choosing, Chosen, Executor, ExecutorError};
 use crate::nn;
 use crate::nn::arch::ModelConfig;
 use crate::nn::batch::Batch;
+use crate::nn::choice::Ask;
 use crate::nn::model::cuda::Model;
 use crate::nn::weights::adapter::Adapter;
 
@@ -62,12 +64,27 @@ impl Executor for CudaExecutor {
         with!(self, model => model.forward(batch).map_err(translate))
     }
 
+    fn choosing(&mut self) -> Option<&mut dyn Choosing> {
+        Some(self)
+    }
+
     fn add_adapter(&mut self, adapter: Arc<Adapter>) -> Result<u32, ExecutorError> {
         with!(self, model => model.add_adapter(&adapter).map_err(translate))
     }
 
     fn remove_adapter(&mut self, slot: u32) {
         with!(self, model => model.remove_adapter(slot));
+    }
+}
+
+impl Choosing for CudaExecutor {
+    fn begin(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
+        with!(self, model => model.begin(batch).map_err(translate))
+    }
+
+    fn choose(&mut self, asks: &[Ask]) -> Result<Chosen<'_>, ExecutorError> {
+        let (answers, spent_ms) = with!(self, model => model.choose(asks).map_err(translate)?);
+        Ok(Chosen { answers, device_time: Duration::from_secs_f32(spent_ms.max(0.0) / 1e3) })
     }
 }
 

@@ -1,18 +1,23 @@
 //! A card: its memory, its stream, its kernels.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::cuda_backend::CudaDevice;
 use candle_core::cuda_backend::cudarc::cublas;
-use candle_core::cuda_backend::cudarc::driver::result::{memcpy_dtod_async, memcpy_htod_async};
-use candle_core::cuda_backend::cudarc::driver::sys::{CUdevice_attribute, CUfunction_attribute};
+use candle_core::cuda_backend::cudarc::driver::result::{
+    free_host, malloc_host, memcpy_dtod_async, memcpy_dtoh_async, memcpy_htod_async,
+};
+use candle_core::cuda_backend::cudarc::driver::sys::{
+    CUdevice_attribute, CUevent_flags, CUfunction_attribute,
+};
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr, DriverError,
-    LaunchConfig, PushKernelArg, ValidAsZeroBits,
+    CudaContext, CudaEvent, CudaFunction, CudaModule, CudaSlice, CudaStream, DevicePtr, DeviceRepr,
+    DriverError, LaunchConfig, PushKernelArg, ValidAsZeroBits,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 
@@ -23,7 +28,7 @@ mod compiled {
 }
 
 /// Of cuBLAS, so that it allocates nothing while a step is captured; what its documents advise for Hopper.
-const WORKSPACE_BYTES: usize = 32 << 20;
+pub const WORKSPACE_BYTES: usize = 32 << 20;
 /// Shared memory that a kernel gets without asking.
 const PLAIN_SHARED_BYTES: u32 = 48 << 10;
 
@@ -31,6 +36,10 @@ const PLAIN_SHARED_BYTES: u32 = 48 << 10;
 pub struct Card {
     device: CudaDevice,
     stream: Arc<CudaStream>,
+    /// For what goes up while a step runs.
+    copies: Arc<CudaStream>,
+    /// What the stream waits for before it uses what went up.
+    has_come: CudaEvent,
     modules: HashMap<&'static str, Arc<CudaModule>>,
     functions: RefCell<HashMap<String, CudaFunction>>,
     _workspace: CudaSlice<u8>,
@@ -42,6 +51,42 @@ pub struct Buffer<T> {
     slice: CudaSlice<T>,
     address: u64,
 }
+
+/// Memory of the machine that a card reads and writes by itself while the program goes on.
+pub struct Pinned<T> {
+    at: *mut T,
+    len: usize,
+    context: Arc<CudaContext>,
+}
+
+// SAFETY: it is owned memory of plain values; the card's own accesses are ordered by waiting for the stream.
+unsafe impl<T: Send> Send for Pinned<T> {}
+
+impl<T> std::ops::Deref for Pinned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: allocated with this length and filled with zeros, which are values of the type.
+        unsafe { std::slice::from_raw_parts(self.at, self.len) }
+    }
+}
+
+impl<T> std::ops::DerefMut for Pinned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.len) }
+    }
+}
+
+impl<T> Drop for Pinned<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `malloc_host`; whoever drops it has waited for the copies that use it.
+        let _ = self.context.bind_to_thread().and_then(|()| unsafe { free_host(self.at.cast()) });
+    }
+}
+
+/// A place in the stream's order, for the time between two of them.
+pub struct Stamp(CudaEvent);
 
 /// A part of a buffer that a kernel reads.
 #[derive(Debug)]
@@ -196,6 +241,43 @@ pub struct Launch<'a> {
     pub shared_bytes: usize,
 }
 
+/// Free and total bytes of a card, without opening it for work. What the driver keeps for this process is not free.
+pub fn memory(ordinal: usize) -> Result<(u64, u64), Error> {
+    let context = context(ordinal)?;
+    let (free, total) = context.mem_get_info().map_err(|e| driver(&format!("card {ordinal}"), 0, e))?;
+    Ok((free as u64, total as u64))
+}
+
+/// The card's name; an error if it is not one that the kernels are made for.
+pub fn describe(ordinal: usize) -> Result<String, Error> {
+    let context = context(ordinal)?;
+    check(&context)?;
+    context.name().map_err(|e| driver(&format!("card {ordinal}"), 0, e))
+}
+
+fn check(context: &CudaContext) -> Result<(), Error> {
+    let which = CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR;
+    let major = context.attribute(which).map_err(|e| driver("asking the card", 0, e))?;
+    if major == 9 {
+        return Ok(());
+    }
+    let cause = format!("of compute capability {major}; the kernels are made for 9.0 (Hopper)");
+    Err(Error::Device { what: "the card".into(), cause })
+}
+
+/// Making and giving back a context takes long: it stays.
+fn context(ordinal: usize) -> Result<Arc<CudaContext>, Error> {
+    static CONTEXTS: Mutex<BTreeMap<usize, Arc<CudaContext>>> = Mutex::new(BTreeMap::new());
+    let fail = |e| driver(&format!("card {ordinal}"), 0, e);
+    let mut contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    let context = match contexts.entry(ordinal) {
+        Entry::Occupied(there) => there.into_mut(),
+        Entry::Vacant(free) => free.insert(CudaContext::new(ordinal).map_err(fail)?),
+    };
+    context.bind_to_thread().map_err(fail)?;
+    Ok(context.clone())
+}
+
 impl Card {
     /// Cards of this machine; 0 where there is no driver.
     pub fn count() -> usize {
@@ -210,12 +292,10 @@ impl Card {
         unsafe { device.disable_event_tracking() };
         let stream = device.cuda_stream();
         let context = stream.context();
+        let copies = context.new_stream().map_err(|e| driver("a second stream", 0, e))?;
+        let has_come = context.new_event(None).map_err(|e| driver("an event", 0, e))?;
         let attribute = |which| context.attribute(which).map_err(|e| driver("asking the card", 0, e));
-        let major = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        if major != 9 {
-            let cause = format!("of compute capability {major}; the kernels are made for 9.0 (Hopper)");
-            return Err(Error::Device { what: "the card".into(), cause });
-        }
+        check(context)?;
         let n_multiprocessors = attribute(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let mut modules = HashMap::new();
         for (name, code) in compiled::MODULES {
@@ -235,6 +315,8 @@ impl Card {
         Ok(Self {
             device,
             stream,
+            copies,
+            has_come,
             modules,
             functions: RefCell::new(HashMap::new()),
             _workspace: workspace,
@@ -296,6 +378,7 @@ impl Card {
     /// Writes values into a part of a buffer. They may change once this has returned: the driver has taken them.
     pub fn write_part<T: DeviceRepr>(&self, values: &[T], to: &ViewMut<T>) -> Result<(), Error> {
         assert!(values.len() == to.len(), "a part is written whole");
+        self.stream.context().bind_to_thread().map_err(|e| driver("writing to the card", 0, e))?;
         // SAFETY: the part lies in a live buffer of this card.
         let done = unsafe { memcpy_htod_async(to.address, values, self.stream.cu_stream()) };
         done.map_err(|e| driver("writing to the card", size_of_val(values), e))
@@ -316,6 +399,89 @@ impl Card {
         self.wait()
     }
 
+    /// Memory of the machine for copies beside a step, all zeros.
+    pub fn pinned<T: DeviceRepr + ValidAsZeroBits>(&self, n: usize) -> Result<Pinned<T>, Error> {
+        let context = self.stream.context().clone();
+        let bytes = n.max(1) * size_of::<T>();
+        context.bind_to_thread().map_err(|e| driver("pinned memory", bytes, e))?;
+        // SAFETY: the whole allocation is zeroed, which the type allows; page alignment is enough for any.
+        let at = unsafe {
+            let at = malloc_host(bytes, 0).map_err(|e| driver("pinned memory", bytes, e))?;
+            at.cast::<u8>().write_bytes(0, bytes);
+            at.cast::<T>()
+        };
+        Ok(Pinned { at, len: n, context })
+    }
+
+    /// Copies the first `n` values up in the stream's order, while the program goes on: they must not change before
+    /// the stream has been waited for.
+    pub fn write_pinned<T: DeviceRepr>(
+        &self,
+        from: &Pinned<T>,
+        n: usize,
+        to: &mut Buffer<T>,
+    ) -> Result<(), Error> {
+        assert!(n <= to.len() && n <= from.len(), "a buffer holds what is written to it");
+        let fail = |e| driver("writing to the card", n * size_of::<T>(), e);
+        self.stream.context().bind_to_thread().map_err(fail)?;
+        // SAFETY: the buffer lives on this card and is as long; the memory is pinned and outlives the step.
+        unsafe { memcpy_htod_async(to.address, &from[..n], self.stream.cu_stream()) }.map_err(fail)
+    }
+
+    /// The same beside whatever the stream is doing; what is launched from here on finds the values. Nothing that was
+    /// launched before and still runs uses the buffer.
+    pub fn send<T: DeviceRepr>(&self, from: &Pinned<T>, n: usize, to: &mut Buffer<T>) -> Result<(), Error> {
+        assert!(n <= to.len() && n <= from.len(), "a buffer holds what is written to it");
+        let fail = |e| driver("writing to the card", n * size_of::<T>(), e);
+        self.stream.context().bind_to_thread().map_err(fail)?;
+        // SAFETY: as above; no other stream uses the buffer now, and the stream waits for the copy.
+        unsafe { memcpy_htod_async(to.address, &from[..n], self.copies.cu_stream()) }.map_err(fail)?;
+        self.has_come.record(&self.copies).map_err(fail)?;
+        self.stream.wait(&self.has_come).map_err(fail)
+    }
+
+    /// Waits for all work and reads the first `n` values.
+    pub fn read_pinned<T: DeviceRepr>(
+        &self,
+        from: &Buffer<T>,
+        n: usize,
+        to: &mut Pinned<T>,
+    ) -> Result<(), Error> {
+        assert!(n <= from.len() && n <= to.len(), "memory holds what is read into it");
+        let fail = |e| driver("reading from the card", n * size_of::<T>(), e);
+        self.stream.context().bind_to_thread().map_err(fail)?;
+        // SAFETY: the buffer is as long, the memory is pinned, and is used after the wait alone.
+        unsafe { memcpy_dtoh_async(&mut to[..n], from.address, self.stream.cu_stream()) }.map_err(fail)?;
+        self.wait()
+    }
+
+    /// Waits for all work and reads a part into memory that is there.
+    pub fn read_part<T: DeviceRepr>(&self, from: View<T>, to: &mut [T]) -> Result<(), Error> {
+        assert!(from.len() == to.len(), "as much is read as there is room for");
+        let fail = |e| driver("reading from the card", size_of_val(to), e);
+        self.stream.context().bind_to_thread().map_err(fail)?;
+        // SAFETY: the part lies in a live buffer of this card; the wait is before anyone sees the values.
+        unsafe { memcpy_dtoh_async(&mut *to, from.address, self.stream.cu_stream()) }
+            .map_err(|e| driver("reading from the card", 0, e))?;
+        self.wait()
+    }
+
+    /// A stamp that has not been set.
+    pub fn stamp(&self) -> Result<Stamp, Error> {
+        let made = self.stream.context().new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
+        Ok(Stamp(made.map_err(|e| driver("an event", 0, e))?))
+    }
+
+    /// Sets a stamp behind all work so far.
+    pub fn set(&self, stamp: &Stamp) -> Result<(), Error> {
+        stamp.0.record(&self.stream).map_err(|e| driver("taking the time", 0, e))
+    }
+
+    /// Milliseconds between two stamps that were set; waits for the later one.
+    pub fn between_ms(&self, begun: &Stamp, ended: &Stamp) -> Result<f32, Error> {
+        begun.0.elapsed_ms(&ended.0).map_err(|e| driver("taking the time", 0, e))
+    }
+
     /// Zeros, in stream order.
     pub fn clear<T: DeviceRepr + ValidAsZeroBits>(&self, buffer: &mut Buffer<T>) -> Result<(), Error> {
         self.stream.memset_zeros(&mut buffer.slice).map_err(|e| driver("clearing memory", 0, e))
@@ -325,6 +491,7 @@ impl Card {
     pub fn copy<T: DeviceRepr>(&self, from: View<T>, to: &ViewMut<T>) -> Result<(), Error> {
         assert!(from.len() == to.len(), "as much is written as is read");
         let bytes = from.len() * size_of::<T>();
+        self.stream.context().bind_to_thread().map_err(|e| driver("copying", 0, e))?;
         // SAFETY: both parts lie in live buffers of this card, and a mutable one overlaps no other.
         let done = unsafe { memcpy_dtod_async(to.address, from.address, bytes, self.stream.cu_stream()) };
         done.map_err(|e| driver("copying", bytes, e))

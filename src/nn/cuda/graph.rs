@@ -20,14 +20,23 @@ unsafe impl Send for Graph {}
 impl Graph {
     /// Records what `work` launches, without running it. Nothing in it may allocate, wait or read back.
     pub fn record(card: &Card, work: impl FnOnce() -> Result<(), Error>) -> Result<Self, Error> {
-        let stream = card.stream();
-        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
-        stream.begin_capture(mode).map_err(|e| driver("recording", 0, e))?;
+        Self::begin(card)?;
         let outcome = work();
-        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
-        let graph = stream.end_capture(flags);
+        let graph = Self::end(card);
         outcome?;
-        match graph.map_err(|e| driver("recording", 0, e))? {
+        graph
+    }
+
+    /// From here on launches are recorded instead of run, up to [`Graph::end`], which must follow.
+    pub fn begin(card: &Card) -> Result<(), Error> {
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        card.stream().begin_capture(mode).map_err(|e| driver("recording", 0, e))
+    }
+
+    /// What was launched since [`Graph::begin`].
+    pub fn end(card: &Card) -> Result<Self, Error> {
+        let flags = CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+        match card.stream().end_capture(flags).map_err(|e| driver("recording", 0, e))? {
             Some(graph) => Ok(Self { graph }),
             None => Err(Error::Device { what: "recording".into(), cause: "nothing was recorded".into() }),
         }

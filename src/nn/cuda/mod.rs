@@ -9,6 +9,7 @@
 pub mod activation;
 pub mod attention;
 pub mod card;
+pub mod ceiling;
 pub mod embedding;
 pub mod gemm;
 pub mod graph;

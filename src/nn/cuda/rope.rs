@@ -42,7 +42,7 @@ pub struct Args<'a> {
     pub eps: f32,
     /// Per row; inside the table.
     pub positions: View<'a, u32>,
-    /// Per row: block · block_tokens + place in the block; inside the pool, and no two alike.
+    /// Per row: block · block_tokens + place in the block, inside the pool and no two alike; or `u32::MAX`: nowhere.
     pub slots: View<'a, u32>,
     pub table: &'a Table,
 }

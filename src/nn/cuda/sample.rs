@@ -68,6 +68,45 @@ pub fn argmax(
     unsafe { card.launch(&launch, &args) }
 }
 
+/// Units of [`weigh`]'s sums.
+const ONE: f64 = (1u64 << 40) as f64;
+
+/// Natural logarithm of the largest allowed logit's share among the allowed, from [`weigh`]'s word.
+pub fn log_share(sum: u64) -> f32 {
+    // rounding down may have lost the last bits of one
+    (-(sum as f64 / ONE).ln()).min(0.0) as f32
+}
+
+/// `sums[i]`: what the softmax of row `rows[i]` over its allowed logits divides by, as a word for [`log_share`]. `best`
+/// is [`argmax`]'s of all rows; `sums` is all 0 before.
+pub fn weigh(
+    card: &Card,
+    logits: View<f32>,
+    vocab: usize,
+    masks: &Masks,
+    rows: View<u32>,
+    best: View<u64>,
+    sums: &ViewMut<u64>,
+) -> Result<(), Error> {
+    assert!(logits.len() == best.len() * vocab && masks.words * 32 >= vocab && sums.len() == rows.len());
+    assert!(masks.of_row.is_empty() || masks.of_row.len() == best.len());
+    let grid = [rows.len(), vocab.div_ceil(SPAN)];
+    let launch = Launch { file: "sample", name: "sample_weigh", grid, threads: 256, shared_bytes: 0 };
+    let args = [
+        logits.into(),
+        masks.masks.into(),
+        masks.of_row.into(),
+        rows.into(),
+        best.into(),
+        sums.into(),
+        vocab.into(),
+        masks.words.into(),
+        SPAN.into(),
+    ];
+    // SAFETY: the sizes were checked; rows are below those of the logits and name masks that are there.
+    unsafe { card.launch(&launch, &args) }
+}
+
 /// One draw; the fields are those of a request's sampling.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -104,6 +104,11 @@ impl<T: Element> Adapters<T> {
         }
     }
 
+    /// Changes whenever launches over rows with adapters do.
+    pub fn layout(&self) -> u64 {
+        self.low.all().address()
+    }
+
     /// The pairs of a linear layer by slot, and room for what comes between A and B.
     pub fn of(&mut self, layer: usize, site: usize) -> (View<'_, Pair>, ViewMut<'_, T>) {
         let first = (layer * SITES.len() + site) * MAX_ADAPTERS;

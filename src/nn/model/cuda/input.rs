@@ -6,8 +6,8 @@ use super::adapters;
 use crate::nn::Error;
 use crate::nn::batch::Batch;
 use crate::nn::cuda::attention::Planned;
-use crate::nn::cuda::attention::plan::{Plan, Sizes, Tile};
-use crate::nn::cuda::card::{Buffer, Card, View};
+use crate::nn::cuda::attention::plan::{NONE, Plan, Sizes, Tile};
+use crate::nn::cuda::card::{Buffer, Card, Pinned, View};
 use crate::nn::cuda::lora;
 
 /// The sections, in their order.
@@ -30,6 +30,17 @@ pub(super) enum Section {
 }
 
 const SECTIONS: usize = 14;
+/// Words of an entry of a section, and what fills it up to a rounded length: rows that are there for the sake of the
+/// round number write no key and have no tile.
+const ENTRIES: [(usize, u32); SECTIONS] = {
+    let mut entries = [(1, 0); SECTIONS];
+    entries[Section::Slots as usize].1 = NONE;
+    entries[Section::Parts as usize].1 = NONE;
+    entries[Section::Wide as usize].0 = 6;
+    entries[Section::Narrow as usize].0 = 6;
+    entries[Section::LoraTiles as usize].0 = 3;
+    entries
+};
 /// Sections begin on boundaries of as many words.
 const ALIGN: usize = 4;
 
@@ -38,6 +49,8 @@ pub(super) struct Input {
     lora_rows: Vec<u32>,
     lora_tiles: Vec<lora::Tile>,
     words: Vec<u32>,
+    /// The words on their way up.
+    pinned: Pinned<u32>,
     ranges: [Range<usize>; SECTIONS],
     on_card: Buffer<u32>,
     wide_queries: usize,
@@ -50,6 +63,7 @@ impl Input {
             lora_rows: Vec::new(),
             lora_tiles: Vec::new(),
             words: Vec::new(),
+            pinned: card.pinned(1 << 16)?,
             ranges: std::array::from_fn(|_| 0..0),
             on_card: card.zeroed(1 << 16, "step inputs")?,
             wide_queries: 128,
@@ -60,12 +74,19 @@ impl Input {
         self.on_card.bytes()
     }
 
-    /// Plans a batch and brings everything onto the card.
-    pub fn fill(&mut self, card: &Card, batch: &Batch, sizes: &Sizes) -> Result<(), Error> {
+    /// Plans a batch and brings everything onto the card; the step before has been waited for. `round`: lengths are
+    /// rounded, rows up to that many at most, so that many batches have the same.
+    pub fn fill(
+        &mut self,
+        card: &Card,
+        batch: &Batch,
+        sizes: &Sizes,
+        round: Option<usize>,
+    ) -> Result<(), Error> {
         self.plan.fill(batch, sizes);
         self.wide_queries = sizes.wide;
         adapters::plan(batch, &mut self.lora_rows, &mut self.lora_tiles);
-        let Self { plan, words, ranges, lora_rows, lora_tiles, .. } = self;
+        let Self { plan, words, pinned, ranges, lora_rows, lora_tiles, .. } = self;
         let counts =
             [plan.wide.len(), plan.narrow.len(), plan.split.len(), lora_tiles.len()].map(|n| n as u32);
         words.clear();
@@ -89,15 +110,32 @@ impl Input {
             &lora,
             &batch.blocks,
         ];
-        for (range, section) in ranges.iter_mut().zip(sections) {
-            *range = words.len()..words.len() + section.len();
+        for ((range, section), (width, filling)) in ranges.iter_mut().zip(sections).zip(ENTRIES) {
+            let n = section.len() / width;
+            let n = round.map_or(n, |most| if n <= most { rounded(n).min(most) } else { rounded(n) });
+            *range = words.len()..words.len() + n * width;
             words.extend_from_slice(section);
+            words.resize(range.end, filling);
             words.resize(words.len().next_multiple_of(ALIGN), 0);
         }
         if self.on_card.len() < words.len() {
-            self.on_card = card.zeroed(words.len().next_power_of_two(), "step inputs")?;
+            let n = words.len().next_power_of_two();
+            self.on_card = card.zeroed(n, "step inputs")?;
+            *pinned = card.pinned(n)?;
         }
-        card.write(words, &mut self.on_card)
+        pinned[..words.len()].copy_from_slice(words);
+        card.write_pinned(pinned, words.len(), &mut self.on_card)
+    }
+
+    /// Rows and rows of logits, as rounded.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.section(Section::Tokens).len(), self.section(Section::LogitRows).len())
+    }
+
+    /// Two batches with the same layout have the same launches.
+    pub fn layout(&self) -> Vec<u64> {
+        let ends = self.ranges.iter().map(|range| range.end as u64);
+        [self.on_card.all().address(), self.wide_queries as u64].into_iter().chain(ends).collect()
     }
 
     pub fn section(&self, section: Section) -> View<'_, u32> {
@@ -127,4 +165,9 @@ impl Input {
             rows: self.section(Section::LoraRows),
         })
     }
+}
+
+/// The next of some eight numbers between each two powers of two.
+fn rounded(n: usize) -> usize {
+    n.next_multiple_of((n.next_power_of_two() / 8).max(1))
 }

@@ -1,19 +1,23 @@
 //! Weights from a checkpoint onto a card.
 
+use std::collections::HashMap;
+
 use super::adapters::Adapters;
+use super::choose::Choices;
 use super::input::Input;
 use super::{Layer, Model, Scratch};
 use crate::nn::Error;
 use crate::nn::arch::ModelConfig;
-use crate::nn::arch::names::{Module, Role};
+use crate::nn::arch::names::{Module, Role, expected};
 use crate::nn::cache::KvShape;
 use crate::nn::cuda::Element;
 use crate::nn::cuda::attention::Parts;
-use crate::nn::cuda::card::{Buffer, Card};
+use crate::nn::cuda::card::{Buffer, Card, WORKSPACE_BYTES};
 use crate::nn::cuda::{norm, rope};
 use crate::nn::model::LoadOptions;
 use crate::nn::weights::checkpoint::{Checkpoint, Reader};
 use crate::nn::weights::dtype::DType;
+use crate::nn::weights::random::Values;
 
 /// Bytes of attention parts, about: rows beyond what fits are not cut.
 const PARTS_BYTES: usize = 128 << 20;
@@ -24,7 +28,31 @@ pub(super) fn load<T: Element>(
     options: &LoadOptions,
     on_bytes: &mut dyn FnMut(u64),
 ) -> Result<Model<T>, Error> {
-    let config = checkpoint.config().clone();
+    let source = Source::Files { checkpoint, reader: Reader::new(), on_bytes };
+    fill(card, checkpoint.config().clone(), source, options)
+}
+
+/// A model of random weights that keep activations of about the size of a trained one's.
+pub(super) fn random<T: Element>(
+    card: Card,
+    config: &ModelConfig,
+    options: &LoadOptions,
+    seed: u64,
+) -> Result<Model<T>, Error> {
+    fill(
+        card,
+        config.clone(),
+        Source::Random { values: Values::new(seed), periods: Vec::new(), at: 0 },
+        options,
+    )
+}
+
+fn fill<T: Element>(
+    card: Card,
+    config: ModelConfig,
+    source: Source<T>,
+    options: &LoadOptions,
+) -> Result<Model<T>, Error> {
     check(&config, options)?;
     let context_tokens = match options.context_tokens {
         0 => config.max_positions,
@@ -43,7 +71,7 @@ pub(super) fn load<T: Element>(
     let rope = rope::Table::new(&card, &config.inverse_frequencies(), context_tokens)?;
     let local = config.local_frequencies();
     let local_rope = local.map(|local| rope::Table::new(&card, &local, context_tokens)).transpose()?;
-    let mut loader = Loader { card: &card, checkpoint, reader: Reader::new(), on_bytes, values: Vec::new() };
+    let mut loader = Loader { card: &card, config: &config, source, values: Vec::new() };
     let embedding = loader.matrix(&[(Role::Embedding, None)], 0)?;
     let head = match config.tied {
         true => None,
@@ -55,6 +83,11 @@ pub(super) fn load<T: Element>(
     Ok(Model {
         adapters: Adapters::new(&card, &config)?,
         input: Input::new(&card)?,
+        graphs: HashMap::new(),
+        choices: Choices::new(&card)?,
+        n_logits: 0,
+        begun: card.stamp()?,
+        ended: card.stamp()?,
         writers: vec![0; shape.n_blocks],
         logits: Vec::new(),
         config,
@@ -71,6 +104,18 @@ pub(super) fn load<T: Element>(
         scratch,
         card,
     })
+}
+
+pub(super) fn bytes(config: &ModelConfig, max_rows: usize, logit_rows: usize) -> (u64, u64) {
+    let weights: usize = expected(config)
+        .iter()
+        .map(|(_, _, shape)| shape.iter().product::<usize>() * if shape.len() > 1 { 2 } else { 4 })
+        .sum();
+    let widths = 2 * config.hidden + 2 * config.q_dim() + 2 * config.kv_dim() + 3 * config.ffn;
+    let tables = 1 + usize::from(config.window.is_some());
+    let rope = tables * config.max_positions * config.head_dim * size_of::<f32>();
+    let logits = logit_rows * (config.vocab * size_of::<f32>() + config.vocab.div_ceil(8));
+    (weights as u64, (max_rows * widths * 2 + rope + logits + PARTS_BYTES + WORKSPACE_BYTES) as u64)
 }
 
 /// What the kernels need of shape and options.
@@ -113,18 +158,36 @@ impl<T: Element> Scratch<T> {
     }
 }
 
-struct Loader<'a, T> {
+struct Loader<'a, 's, T> {
     card: &'a Card,
-    checkpoint: &'a Checkpoint,
-    reader: Reader,
-    on_bytes: &'a mut dyn FnMut(u64),
+    config: &'a ModelConfig,
+    source: Source<'s, T>,
     /// A matrix on its way up.
     values: Vec<T>,
 }
 
-impl<T: Element> Loader<'_, T> {
+/// Where weights come from.
+enum Source<'a, T> {
+    Files {
+        checkpoint: &'a Checkpoint,
+        reader: Reader,
+        on_bytes: &'a mut dyn FnMut(u64),
+    },
+    Random {
+        values: Values,
+        /// Values on the card by the inputs that they are scaled for: matrices are copies of them, end to end.
+        periods: Vec<(usize, Buffer<T>)>,
+        /// Where the next copy begins.
+        at: usize,
+    },
+}
+
+/// Of random values on the card; not a multiple of any row's length.
+const PERIOD: usize = (1 << 20) - 3;
+
+impl<T: Element> Loader<'_, '_, T> {
     fn layer(&mut self, layer: usize) -> Result<Layer<T>, Error> {
-        let config = self.checkpoint.config();
+        let config = self.config;
         let weights = |modules: &[Module]| -> Vec<(Role, Option<Module>)> {
             modules.iter().map(|m| (Role::Weight(*m), Some(*m))).collect()
         };
@@ -154,52 +217,99 @@ impl<T: Element> Loader<'_, T> {
 
     /// The weight of a norm, as the kernels multiply by it.
     fn norm(&mut self, role: Role, layer: usize) -> Result<Buffer<f32>, Error> {
-        let tensor = self.checkpoint.tensor(role, layer)?;
-        let mut weight = self.reader.floats(tensor, self.on_bytes)?;
-        let shift = self.checkpoint.norm_shift();
-        weight.iter_mut().for_each(|w| *w += shift);
+        let weight = match &mut self.source {
+            Source::Files { checkpoint, reader, on_bytes } => {
+                let mut weight = reader.floats(checkpoint.tensor(role, layer)?, *on_bytes)?;
+                weight.iter_mut().for_each(|w| *w += checkpoint.norm_shift());
+                weight
+            }
+            Source::Random { .. } => vec![1.0; shape(self.config, role)[0]],
+        };
         self.card.upload(&weight, "weights")
     }
 
     fn bias(&mut self, layer: usize) -> Result<Buffer<f32>, Error> {
         let mut all = Vec::new();
         for module in [Module::Q, Module::K, Module::V] {
-            let tensor = self.checkpoint.tensor(Role::Bias(module), layer)?;
-            all.extend(self.reader.floats(tensor, self.on_bytes)?);
+            let role = Role::Bias(module);
+            match &mut self.source {
+                Source::Files { checkpoint, reader, on_bytes } => {
+                    all.extend(reader.floats(checkpoint.tensor(role, layer)?, *on_bytes)?);
+                }
+                Source::Random { values, .. } => {
+                    all.extend(values.take(shape(self.config, role)[0], 0.1));
+                }
+            }
         }
         self.card.upload(&all, "weights")
     }
 
     /// Matrices of the same inputs, one below the other.
     fn matrix(&mut self, parts: &[(Role, Option<Module>)], layer: usize) -> Result<Buffer<T>, Error> {
-        let mut n = 0;
-        for (role, _) in parts {
-            n += self.checkpoint.tensor(*role, layer)?.shape.iter().product::<usize>();
-        }
+        let n = parts.iter().map(|(role, _)| shape(self.config, *role).iter().product::<usize>()).sum();
         let mut matrix = self.card.zeroed(n, "weights")?;
+        let Self { card, config, source, values } = self;
+        let (checkpoint, reader, on_bytes) = match source {
+            Source::Files { checkpoint, reader, on_bytes } => (checkpoint, reader, on_bytes),
+            Source::Random { values, periods, at } => {
+                let k = shape(config, parts[0].0)[1];
+                // embeddings are about as large as what comes out of a norm
+                let inputs = if parts[0].0 == Role::Embedding && !config.tied { 1 } else { k };
+                if !periods.iter().any(|(of, _)| *of == inputs) {
+                    let size = (3.0 / inputs as f32).sqrt();
+                    let period: Vec<T> = values.take(PERIOD, size).map(T::from_f32).collect();
+                    periods.push((inputs, card.upload(&period, "weights")?));
+                }
+                let (_, period) = periods.iter().find(|(of, _)| *of == inputs).expect("made above");
+                let mut done = 0;
+                while done < n {
+                    let some = (n - done).min(PERIOD - *at);
+                    card.copy(period.part(*at..*at + some), &matrix.part_mut(done..done + some))?;
+                    (done, *at) = (done + some, (*at + some) % PERIOD);
+                }
+                return Ok(matrix);
+            }
+        };
         let mut at = 0;
         for (role, module) in parts {
-            let tensor = self.checkpoint.tensor(*role, layer)?;
+            let tensor = checkpoint.tensor(*role, layer)?;
             let (rows, k) = (tensor.shape[0], tensor.shape[1]);
-            self.values.clear();
+            values.clear();
             match (tensor.dtype, T::NAME) {
                 (DType::Bf16, "bf16") | (DType::F16, "f16") => {
-                    let raw = self.reader.bytes(tensor, self.on_bytes)?;
+                    let raw = reader.bytes(tensor, *on_bytes)?;
                     let bits = raw.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-                    self.values.extend(bits.map(T::from_bits));
+                    values.extend(bits.map(T::from_bits));
                 }
                 _ => {
-                    let floats = self.reader.floats(tensor, self.on_bytes)?;
-                    self.values.extend(floats.into_iter().map(T::from_f32));
+                    let floats = reader.floats(tensor, *on_bytes)?;
+                    values.extend(floats.into_iter().map(T::from_f32));
                 }
             }
-            if matches!(module, Some(Module::Q | Module::K)) && self.checkpoint.interleaves_rope() {
-                self.values = straighten(&self.values, rows, k, self.checkpoint.config().head_dim / 2);
+            if matches!(module, Some(Module::Q | Module::K)) && checkpoint.interleaves_rope() {
+                *values = straighten(values, rows, k, config.head_dim / 2);
             }
-            self.card.write_part(&self.values, &matrix.part_mut(at..at + rows * k))?;
+            card.write_part(values, &matrix.part_mut(at..at + rows * k))?;
             at += rows * k;
         }
         Ok(matrix)
+    }
+}
+
+/// Of a tensor; every layer's are alike.
+fn shape(config: &ModelConfig, role: Role) -> Vec<usize> {
+    match role {
+        Role::Embedding | Role::Head => vec![config.vocab, config.hidden],
+        Role::Weight(module) => module.shape(config).to_vec(),
+        Role::Bias(module) => vec![module.shape(config)[0]],
+        Role::QNorm | Role::KNorm => vec![config.head_dim],
+        Role::FinalNorm
+        | Role::AttentionNorm
+        | Role::PostAttentionNorm
+        | Role::FfnNorm
+        | Role::PostFfnNorm => {
+            vec![config.hidden]
+        }
     }
 }
 

@@ -8,10 +8,12 @@
 //! Numbers are those of the CPU's model but for rounding: activations, K and V are held in the type of the weights.
 
 mod adapters;
+mod choose;
 mod input;
 mod load;
 mod step;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::LoadOptions;
@@ -21,7 +23,8 @@ use crate::nn::batch::Batch;
 use crate::nn::cache::KvShape;
 use crate::nn::cuda::Element;
 use crate::nn::cuda::attention::Parts;
-use crate::nn::cuda::card::{Buffer, Card};
+use crate::nn::cuda::card::{Buffer, Card, Stamp};
+use crate::nn::cuda::graph::Graph;
 use crate::nn::cuda::rope;
 use crate::nn::weights::adapter::Adapter;
 use crate::nn::weights::checkpoint::Checkpoint;
@@ -45,6 +48,14 @@ pub struct Model<T: Element> {
     adapters: adapters::Adapters<T>,
     scratch: Scratch<T>,
     input: input::Input,
+    /// By layout of the input; none until it comes a second time.
+    graphs: HashMap<Vec<u64>, Option<Graph>>,
+    choices: choose::Choices,
+    /// Rows of logits of the step that was begun last.
+    n_logits: usize,
+    /// Around the last step.
+    begun: Stamp,
+    ended: Stamp,
     /// Per KV block, the span that writes it; all 0 between steps.
     writers: Vec<u32>,
     /// What was read back.
@@ -83,6 +94,12 @@ struct Scratch<T> {
     parts: Parts,
 }
 
+/// Bytes of the weights, and of what else a model allocates besides adapters and KV: activations, tables, attention
+/// parts, masks and logits for `logit_rows`, and what cuBLAS works with.
+pub fn bytes(config: &ModelConfig, max_rows: usize, logit_rows: usize) -> (u64, u64) {
+    load::bytes(config, max_rows, logit_rows)
+}
+
 impl<T: Element> Model<T> {
     /// Reads all weights onto the card; `on_bytes` as in [`super::Model::load`].
     pub fn load(
@@ -92,6 +109,11 @@ impl<T: Element> Model<T> {
         on_bytes: &mut dyn FnMut(u64),
     ) -> Result<Self, Error> {
         load::load(card, checkpoint, options, on_bytes)
+    }
+
+    /// Random weights of a shape, to measure with.
+    pub fn random(card: Card, config: &ModelConfig, options: &LoadOptions, seed: u64) -> Result<Self, Error> {
+        load::random(card, config, options, seed)
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -120,6 +142,14 @@ impl<T: Element> Model<T> {
 
     /// Runs one step, as [`super::Model::forward`] does.
     pub fn forward(&mut self, batch: &Batch) -> Result<&[f32], Error> {
+        self.begin(batch)?;
+        self.logits.resize(self.n_logits * self.config.vocab, 0.0);
+        self.card.read_into(&self.scratch.logits, &mut self.logits)?;
+        Ok(&self.logits)
+    }
+
+    /// Starts a step and returns; [`Model::choose`] waits for it.
+    pub fn begin(&mut self, batch: &Batch) -> Result<(), Error> {
         let limits = super::check::Limits {
             max_rows: self.max_rows,
             vocab: self.config.vocab,
@@ -129,11 +159,8 @@ impl<T: Element> Model<T> {
             has_adapter: &|slot| self.adapters.has(slot),
         };
         super::check::check(batch, &limits, &mut self.writers)?;
-        self.step(batch)?;
-        let n = batch.logit_rows.len() * self.config.vocab;
-        self.logits.resize(n, 0.0);
-        self.card.read_into(&self.scratch.logits, &mut self.logits)?;
-        Ok(&self.logits)
+        self.n_logits = batch.logit_rows.len();
+        self.step(batch)
     }
 
     /// Takes an adapter in and returns its slot; slots of removed ones are used again.
@@ -155,6 +182,7 @@ impl<T: Element> Model<T> {
             + self.local_rope.as_ref().map_or(0, rope::Table::bytes)
             + self.scratch.bytes()
             + self.input.bytes()
+            + self.choices.bytes()
     }
 
     /// Bytes of the weights.

@@ -12,20 +12,20 @@ use crate::nn::cuda::attention::plan::Sizes;
 use crate::nn::cuda::card::{Buffer, Card, View};
 use crate::nn::cuda::embedding::gather;
 use crate::nn::cuda::gemm::{product, product_f32};
+use crate::nn::cuda::graph::Graph;
 use crate::nn::cuda::norm::{add_normed, add_rms_norm, rms_norm_rows};
 use crate::nn::cuda::rope::{Args, rotate_and_write};
 use crate::nn::cuda::{Element, lora};
 
 /// Blocks of wide tiles from which on they are 128 queries wide rather than 64: about two per multiprocessor.
 const MANY_TILES: usize = 256;
+/// Steps of up to so many rows are recorded; in larger ones launches cost little beside the work.
+const RECORDED_ROWS: usize = 1024;
+const MOST_GRAPHS: usize = 64;
 
 impl<T: Element> Model<T> {
-    /// Runs a checked batch; its logits lie in the scratch then.
+    /// Starts a checked batch; its logits lie in the scratch once the card has come so far.
     pub(super) fn step(&mut self, batch: &Batch) -> Result<(), Error> {
-        let n_logits = batch.logit_rows.len();
-        if self.scratch.logits.len() < n_logits * self.config.vocab {
-            self.scratch.logits = self.card.zeroed(n_logits * self.config.vocab, "logits")?;
-        }
         let group = self.config.n_heads / self.config.n_kv_heads;
         let tiles = batch.n_rows() * group / 128 * self.config.n_kv_heads;
         let sizes = Sizes {
@@ -35,8 +35,42 @@ impl<T: Element> Model<T> {
             max_parts: self.scratch.parts.max_parts(),
             cascade: true,
         };
-        self.input.fill(&self.card, batch, &sizes)?;
-        self.launch(batch.n_rows(), n_logits)
+        let is_recorded = batch.n_rows() <= RECORDED_ROWS;
+        self.input.fill(&self.card, batch, &sizes, is_recorded.then_some(self.max_rows))?;
+        self.card.set(&self.begun)?;
+        let (m, n_logits) = self.input.sizes();
+        if self.scratch.logits.len() < n_logits * self.config.vocab {
+            self.scratch.logits = self.card.zeroed(n_logits * self.config.vocab, "logits")?;
+        }
+        if is_recorded { self.replay(m, n_logits) } else { self.launch(m, n_logits) }?;
+        self.card.set(&self.ended)
+    }
+
+    /// Launches as one graph, which is recorded when a layout comes for the second time: the first time loads kernels,
+    /// which cannot be recorded.
+    fn replay(&mut self, m: usize, n_logits: usize) -> Result<(), Error> {
+        let mut key = self.input.layout();
+        key.extend([self.scratch.logits.all().address(), self.adapters.layout()]);
+        match self.graphs.get(&key) {
+            Some(Some(graph)) => return graph.replay(),
+            Some(None) => {}
+            None => {
+                if self.graphs.len() >= MOST_GRAPHS {
+                    self.card.wait()?;
+                    self.graphs.clear();
+                }
+                self.graphs.insert(key, None);
+                return self.launch(m, n_logits);
+            }
+        }
+        Graph::begin(&self.card)?;
+        let outcome = self.launch(m, n_logits);
+        let graph = Graph::end(&self.card);
+        outcome?;
+        let graph = graph?;
+        graph.replay()?;
+        self.graphs.insert(key, Some(graph));
+        Ok(())
     }
 
     /// Everything between the input's way up and the logits: launches alone.
