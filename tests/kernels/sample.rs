@@ -4,7 +4,7 @@ use adit::engine::grammar::Choice;
 use adit::engine::request::Sampling;
 use adit::engine::sampling;
 use adit::nn::cuda::card::{Buffer, Card};
-use adit::nn::cuda::sample::{Best, Draw, Masks, NONE, argmax, draw};
+use adit::nn::cuda::sample::{Best, Draw, Masks, NONE, argmax, draw, log_share, weigh};
 use toktrie::SimpleVob;
 
 use super::{card, values};
@@ -93,6 +93,34 @@ fn argmax_takes_the_first_of_the_best_allowed() {
                 Best::NotFinite => None,
             };
             assert_eq!(got, want, "row {row} of {vocab}");
+        }
+    }
+}
+
+/// Of the rows that ask, in any order; rounding alone sets it apart from the CPU's.
+#[test]
+fn shares_agree_with_the_cpu() {
+    let Some(card) = card() else { return };
+    for vocab in [152_064, 1003, 40] {
+        let rows = Rows::new(11, vocab, 8.0);
+        let on = run_argmax(&card, &rows);
+        let masks = Masks { masks: on.masks.all(), words: rows.words(), of_row: on.mask_of.all() };
+        let asked = [9u32, 0, 4, 5, 10];
+        let mut sums = card.zeroed::<u64>(asked.len(), "test").unwrap();
+        let on_card = card.upload(&asked, "test").unwrap();
+        weigh(&card, on.logits.all(), vocab, &masks, on_card.all(), on.best.all(), &sums.all_mut()).unwrap();
+        let (sums, best) = (card.read(&sums, asked.len()).unwrap(), card.read(&on.best, 11).unwrap());
+        for (row, sum) in asked.into_iter().zip(sums) {
+            let (logits, choice) = rows.row(row as usize);
+            let Best::Token { token, .. } = Best::decode(best[row as usize]) else { continue };
+            let want = match &choice {
+                Some(choice) => {
+                    sampling::branch(logits, choice, token, 0).map_or(0.0, |branch| branch.logprob)
+                }
+                None => sampling::logprob(logits, token, 0).logprob,
+            };
+            let got = log_share(sum);
+            assert!((got - want).abs() < 1e-4, "row {row} of {vocab}: {got} for {want}");
         }
     }
 }
