@@ -110,7 +110,7 @@ pub fn request_of_query(query: StreamQuery) -> Result<JobRequest, ApiError> {
 pub fn probability(field: &str, number: f64) -> Result<Confidence, ApiError> {
     Confidence::new(number).ok_or_else(|| {
         let detail = format!("{field} is {number}; it is a number from 0 to 1");
-        ApiError::new(Code::InvalidRequest, detail).pointer(&format!("/{field}"))
+        ApiError::new(Code::InvalidRequest, detail).pointer(format!("/{field}"))
     })
 }
 

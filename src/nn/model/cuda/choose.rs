@@ -38,6 +38,8 @@ impl Choices {
         if self.up.len() < words {
             let n = words.next_power_of_two();
             (self.up, self.on_card) = (card.pinned(n)?, card.zeroed(n, "masks")?);
+            // what goes up beside the stream does not wait for its allocations and zeros
+            card.wait()?;
         }
         if self.best.len() < rows || self.best_down.len() < rows {
             let n = rows.next_power_of_two();
