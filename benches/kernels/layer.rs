@@ -23,6 +23,7 @@ pub fn run(bench: &Bench) {
         ("W1 decode, cascade", 256, 575, 1, 384, true, false),
         ("W1 decode, cascade, adapters", 256, 575, 1, 384, true, true),
         ("W1 decode of 1024, cascade", 1024, 575, 1, 384, true, false),
+        ("the same with adapters", 1024, 575, 1, 384, true, true),
         ("W1 prefill of 64 after the head", 64, 384, 128, 384, false, false),
         ("the same with adapters", 64, 384, 128, 384, false, true),
         ("W2 prefill of 4", 4, 0, 2048, 0, false, false),
@@ -45,10 +46,8 @@ pub fn run(bench: &Bench) {
         let [w_qkv, w_o, w_gate_up, w_down] = &weights;
         let s = bench.seconds(4, |_| {
             add_rms_norm(card, None, h.all_mut(), scale, normed.all_mut())?;
-            product(card, normed.all(), w_qkv.all(), qkv.all_mut(), HIDDEN, false)?;
-            if adapters {
-                loras[0].add(bench, &normed, &mut qkv)?;
-            }
+            let mut lora = loras.iter_mut().filter(|_| adapters);
+            lora::Ready::linear(lora.next(), card, (&normed, HIDDEN), w_qkv, &mut qkv, false)?;
             let args = Args {
                 bias: Some(bias.all()),
                 norms: None,
@@ -60,21 +59,18 @@ pub fn run(bench: &Bench) {
             let pool = ready.pool.all_mut();
             rotate_and_write(card, &args, HEADS, &ready.shape, qkv.all_mut(), pool)?;
             ready.attend(card, &qkv, &mut attended)?;
-            product(card, attended.all(), w_o.all(), h.all_mut(), HEADS * DIM, true)?;
-            if adapters {
-                loras[1].add(bench, &attended, &mut h)?;
-            }
+            lora::Ready::linear(lora.next(), card, (&attended, HEADS * DIM), w_o, &mut h, true)?;
             add_rms_norm(card, None, h.all_mut(), scale, normed.all_mut())?;
-            product(card, normed.all(), w_gate_up.all(), gate_up.all_mut(), HIDDEN, false)?;
-            if adapters {
-                loras[2].add(bench, &normed, &mut gate_up)?;
+            match lora.next() {
+                Some(lora) => {
+                    lora.gate(card, (&normed, w_gate_up, HIDDEN), &mut gate_up, &mut activated)?;
+                }
+                None => {
+                    product(card, normed.all(), w_gate_up.all(), gate_up.all_mut(), HIDDEN, false)?;
+                    silu_mul(card, gate_up.all(), activated.all_mut(), FFN)?;
+                }
             }
-            silu_mul(card, gate_up.all(), activated.all_mut(), FFN)?;
-            product(card, activated.all(), w_down.all(), h.all_mut(), FFN, true)?;
-            if adapters {
-                loras[3].add(bench, &activated, &mut h)?;
-            }
-            Ok(())
+            lora::Ready::linear(lora.next(), card, (&activated, FFN), w_down, &mut h, true)
         });
         let mut logits = card.zeroed::<f32>(n * VOCAB, "bench").unwrap();
         let s_head = bench.seconds(2, |_| {

@@ -1,7 +1,9 @@
 //! Three adapters of rank 16 over one layer, mixed in a batch.
 
-use adit::nn::cuda::card::Buffer;
-use adit::nn::cuda::lora::{Pair, Rows, Site, TILE, Tile, add};
+use adit::nn::Error;
+use adit::nn::cuda::card::{Buffer, Card};
+use adit::nn::cuda::gemm::product;
+use adit::nn::cuda::lora::{Pair, Rows, Site, TILE, Tables, Tile, add, begin, finish, finish_gate};
 use half::bf16;
 
 use super::{Bench, DIM, FFN, HEADS, HIDDEN, KV_HEADS};
@@ -67,14 +69,46 @@ impl Ready {
         }
     }
 
-    pub fn add(
-        &mut self,
-        bench: &Bench,
-        x: &Buffer<bf16>,
+    /// A product with what the adapters add to it; `None`: the product alone.
+    pub fn linear(
+        ready: Option<&mut Self>,
+        card: &Card,
+        (x, k): (&Buffer<bf16>, usize),
+        weight: &Buffer<bf16>,
         out: &mut Buffer<bf16>,
-    ) -> Result<(), adit::nn::Error> {
+        accumulate: bool,
+    ) -> Result<(), Error> {
+        let Some(ready) = ready else {
+            return product(card, x.all(), weight.all(), out.all_mut(), k, accumulate);
+        };
+        let rows = Rows { tiles: ready.tiles.all(), n_tiles: ready.n_tiles.all(), rows: ready.rows.all() };
+        let tables = Tables { pairs: ready.pairs.all(), rows };
+        let low = ready.low.all_mut();
+        begin(card, &ready.site, &tables, x.all(), &low)?;
+        product(card, x.all(), weight.all(), out.all_mut(), k, accumulate)?;
+        finish(card, &ready.site, &tables, &low, &out.all_mut())
+    }
+
+    pub fn add(&mut self, card: &Card, x: &Buffer<bf16>, out: &mut Buffer<bf16>) -> Result<(), Error> {
         let rows = Rows { tiles: self.tiles.all(), n_tiles: self.n_tiles.all(), rows: self.rows.all() };
-        add(&bench.card, &self.site, self.pairs.all(), rows, x.all(), &self.low.all_mut(), &out.all_mut())
+        let tables = Tables { pairs: self.pairs.all(), rows };
+        add(card, &self.site, &tables, x.all(), &self.low.all_mut(), &out.all_mut())
+    }
+
+    /// The product of gate|up and the gate over what the adapters add to it.
+    pub fn gate(
+        &mut self,
+        card: &Card,
+        (x, weight, k): (&Buffer<bf16>, &Buffer<bf16>, usize),
+        gate_up: &mut Buffer<bf16>,
+        activated: &mut Buffer<bf16>,
+    ) -> Result<(), Error> {
+        let rows = Rows { tiles: self.tiles.all(), n_tiles: self.n_tiles.all(), rows: self.rows.all() };
+        let tables = Tables { pairs: self.pairs.all(), rows };
+        let low = self.low.all_mut();
+        begin(card, &self.site, &tables, x.all(), &low)?;
+        product(card, x.all(), weight.all(), gate_up.all_mut(), k, false)?;
+        finish_gate(card, &self.site, &tables, &low, gate_up.all(), (&activated.all_mut(), false))
     }
 }
 
@@ -83,7 +117,7 @@ pub fn run(bench: &Bench) {
         for (name, inputs, modules, outputs) in SITES {
             let mut ready = Ready::new(bench, (inputs, modules, outputs), rows, stretch);
             let (x, mut out) = (bench.random(rows * inputs), bench.random(rows * outputs));
-            let s = bench.seconds(8, |_| ready.add(bench, &x, &mut out));
+            let s = bench.seconds(8, |_| ready.add(&bench.card, &x, &mut out));
             let weights = ADAPTERS.min(rows) * RANK * (modules.len() * inputs + outputs);
             let bytes = 2 * (weights + rows * inputs + 2 * rows * outputs);
             let flops = 2 * rows * RANK * (modules.len() * inputs + outputs);

@@ -1,5 +1,5 @@
 // The gate of a feed-forward block.
-#include "element.cuh"
+#include "activation.cuh"
 
 // gate_up [rows, gate|up] -> out [rows, n] = act(gate) * up. A thread takes eight columns of some rows.
 template <typename T, bool GELU>
@@ -11,14 +11,7 @@ __device__ __forceinline__ void gated(const T* gate_up, T* out, int rows, int n)
     Eight g = widen<T>(from[i]);
     const Eight u = widen<T>(from[(n >> 3) + i]);
 #pragma unroll
-    for (int j = 0; j < 8; j++) {
-      const float x = g.v[j];
-      // (1 + tanh(z))/2 = 1/(1 + e^-2z), with z = sqrt(2/pi) (x + 0.044715 x^3)
-      const float slope = GELU ? x * (1.5957692f + 0.071354814f * x * x) : x;
-      g.v[j] = __fdividef(x, 1.f + __expf(-slope)) * u.v[j];
-      // a divisor beyond 2^126 would give 0/0 or NaN in the fast division
-      if (slope < -80.f) g.v[j] = 0.f;
-    }
+    for (int j = 0; j < 8; j++) g.v[j] = activate<GELU>(g.v[j]) * u.v[j];
     reinterpret_cast<uint4*>(out + (size_t)row * n)[i] = narrow<T>(g);
   }
 }

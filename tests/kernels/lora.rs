@@ -2,7 +2,7 @@
 
 use adit::nn::cuda::Element;
 use adit::nn::cuda::card::Buffer;
-use adit::nn::cuda::lora::{Pair, Rows, Site, TILE, Tile, add};
+use adit::nn::cuda::lora::{Pair, Rows, Site, TILE, Tables, Tile, add, begin, finish_gate};
 use half::{bf16, f16};
 
 use super::{card, download, near, poisoned, rounded, unit, upload, values};
@@ -55,11 +55,12 @@ fn check_one<T: Element>(case: &Case) {
     }
     // every fifth row has no adapter; the others take turns
     let slot_of = |row: usize| (row % 5 != 4).then_some(row * 7 % ADAPTERS.len());
-    let mut list: Vec<u32> = (0..rows as u32).filter(|row| slot_of(*row as usize).is_some()).collect();
-    list.sort_by_key(|row| slot_of(*row as usize));
+    let tile_of = |row: u32| slot_of(row as usize).map_or(u32::MAX, |slot| slot as u32);
+    let mut list: Vec<u32> = (0..rows as u32).collect();
+    list.sort_by_key(|row| tile_of(*row));
     let mut tiles: Vec<Tile> = Vec::new();
     for (at, row) in list.iter().enumerate() {
-        let slot = slot_of(*row as usize).unwrap() as u32;
+        let slot = tile_of(*row);
         match tiles.last_mut() {
             Some(tile) if tile.slot == slot && (tile.n as usize) < TILE => tile.n += 1,
             _ => tiles.push(Tile { first: at as u32, n: 1, slot }),
@@ -78,7 +79,15 @@ fn check_one<T: Element>(case: &Case) {
     let on_tiles = card.upload(&tiles, "test").unwrap();
     let (count, on_list) = (card.upload(&[n_tiles], "test").unwrap(), card.upload(&list, "test").unwrap());
     let used = Rows { tiles: on_tiles.all(), n_tiles: count.all(), rows: on_list.all() };
-    add(&card, &site, on_pairs.all(), used, on_card.all(), &low.all_mut(), &out.all_mut()).unwrap();
+    let tables = Tables { pairs: on_pairs.all(), rows: used };
+    let mut gated = poisoned::<T>(&card, rows * columns / 2);
+    let is_gate = n_modules == 2 && outputs[0] == outputs[1];
+    if is_gate {
+        let low = low.all_mut();
+        begin(&card, &site, &tables, on_card.all(), &low).unwrap();
+        finish_gate(&card, &site, &tables, &low, out.all(), (&gated.all_mut(), false)).unwrap();
+    }
+    add(&card, &site, &tables, on_card.all(), &low.all_mut(), &out.all_mut()).unwrap();
 
     let mut want = start;
     for (row, slot) in (0..rows).filter_map(|row| Some((row, slot_of(row)?))) {
@@ -94,6 +103,14 @@ fn check_one<T: Element>(case: &Case) {
     let what = format!("{} {inputs} to {outputs:?}, {rows} rows", T::NAME);
     // A·x is rounded to the type on its way to B
     near(&download(&card, &out), &want, 2.0 * unit::<T>(), &what);
+    if is_gate {
+        let silu = |x: f32| x / (1.0 + (-x).exp());
+        let want: Vec<f32> = want
+            .chunks(columns)
+            .flat_map(|row| row[..columns / 2].iter().zip(&row[columns / 2..]).map(|(g, u)| silu(*g) * u))
+            .collect();
+        near(&download(&card, &gated), &want, 2.0 * unit::<T>(), &format!("{what}, through the gate"));
+    }
 }
 
 fn check<T: Element>() {
@@ -102,6 +119,7 @@ fn check<T: Element>() {
         (144, &[272][..], 77),
         (896, &[896, 128, 128][..], 61),
         (896, &[4864, 4864][..], 1),
+        (128, &[96, 96][..], 150),
         (4864, &[896][..], 300),
     ] {
         check_one::<T>(&Case { inputs, outputs, rows });

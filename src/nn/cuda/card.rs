@@ -38,6 +38,10 @@ pub struct Card {
     stream: Arc<CudaStream>,
     /// For what goes up while a step runs.
     copies: Arc<CudaStream>,
+    /// For launches beside others.
+    side: Arc<CudaStream>,
+    forked: CudaEvent,
+    joined: CudaEvent,
     /// What the stream waits for before it uses what went up.
     has_come: CudaEvent,
     modules: HashMap<&'static str, Arc<CudaModule>>,
@@ -293,6 +297,9 @@ impl Card {
         let stream = device.cuda_stream();
         let context = stream.context();
         let copies = context.new_stream().map_err(|e| driver("a second stream", 0, e))?;
+        let side = context.new_stream().map_err(|e| driver("a third stream", 0, e))?;
+        let forked = context.new_event(None).map_err(|e| driver("an event", 0, e))?;
+        let joined = context.new_event(None).map_err(|e| driver("an event", 0, e))?;
         let has_come = context.new_event(None).map_err(|e| driver("an event", 0, e))?;
         let attribute = |which| context.attribute(which).map_err(|e| driver("asking the card", 0, e));
         check(context)?;
@@ -316,6 +323,9 @@ impl Card {
             device,
             stream,
             copies,
+            side,
+            forked,
+            joined,
             has_come,
             modules,
             functions: RefCell::new(HashMap::new()),
@@ -502,12 +512,41 @@ impl Card {
         self.stream.synchronize().map_err(|e| driver("waiting for the card", 0, e))
     }
 
+    /// From here on [`Card::launch_beside`] begins behind what was launched so far.
+    pub(super) fn fork(&self) -> Result<(), Error> {
+        let fail = |e| driver("a fork", 0, e);
+        self.forked.record(&self.stream).map_err(fail)?;
+        self.side.wait(&self.forked).map_err(fail)
+    }
+
+    /// What is launched from here on begins behind what was launched beside.
+    pub(super) fn join(&self) -> Result<(), Error> {
+        let fail = |e| driver("a join", 0, e);
+        self.joined.record(&self.side).map_err(fail)?;
+        self.stream.wait(&self.joined).map_err(fail)
+    }
+
     /// Hands a kernel to the stream.
     ///
     /// # Safety
     /// The arguments are those of the kernel, in order and type, and what it reads and writes lies inside the
     /// buffers that they point at.
     pub(super) unsafe fn launch(&self, launch: &Launch, args: &[Arg]) -> Result<(), Error> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.launch_on(&self.stream, launch, args) }
+    }
+
+    /// The same beside the stream, between [`Card::fork`] and [`Card::join`].
+    ///
+    /// # Safety
+    /// That of [`Card::launch`]; and nothing that is launched before the join writes what it reads or writes, or reads
+    /// what it writes.
+    pub(super) unsafe fn launch_beside(&self, launch: &Launch, args: &[Arg]) -> Result<(), Error> {
+        // SAFETY: passed on to the caller.
+        unsafe { self.launch_on(&self.side, launch, args) }
+    }
+
+    unsafe fn launch_on(&self, stream: &Arc<CudaStream>, launch: &Launch, args: &[Arg]) -> Result<(), Error> {
         if launch.grid.contains(&0) {
             return Ok(());
         }
@@ -515,7 +554,7 @@ impl Card {
         if !functions.contains_key(launch.name) {
             functions.insert(launch.name.to_string(), self.function(launch)?);
         }
-        let mut builder = self.stream.launch_builder(&functions[launch.name]);
+        let mut builder = stream.launch_builder(&functions[launch.name]);
         for arg in args {
             match arg {
                 Arg::Address(value) => builder.arg(value),

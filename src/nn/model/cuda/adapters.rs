@@ -109,7 +109,7 @@ impl<T: Element> Adapters<T> {
         self.low.all().address()
     }
 
-    /// The pairs of a linear layer by slot, and room for what comes between A and B.
+    /// The pairs of a linear layer by slot, and room for what comes between A and B: one layer at a time uses it.
     pub fn of(&mut self, layer: usize, site: usize) -> (View<'_, Pair>, ViewMut<'_, T>) {
         let first = (layer * SITES.len() + site) * MAX_ADAPTERS;
         (self.on_card.part(first..first + MAX_ADAPTERS), self.low.all_mut())
@@ -161,14 +161,15 @@ fn stack<T: Element>(
     [a, b]
 }
 
-/// Rows with an adapter, sorted by it, and their tiles.
+/// All rows, sorted by their adapter, and their tiles; nothing if no row has one.
 pub(super) fn plan(batch: &Batch, rows: &mut Vec<u32>, tiles: &mut Vec<Tile>) {
     rows.clear();
     tiles.clear();
     let slots = batch.spans.iter().filter_map(|span| span.adapter);
-    let Some(last) = slots.clone().max() else { return };
-    for slot in 0..=last {
-        for span in batch.spans.iter().filter(|span| span.adapter == Some(slot)) {
+    let Some(last) = slots.max() else { return };
+    for own in (0..=last).map(Some).chain([None]) {
+        let slot = own.unwrap_or(u32::MAX);
+        for span in batch.spans.iter().filter(|span| span.adapter == own) {
             for row in span.first_row..span.first_row + span.n_tokens {
                 match tiles.last_mut() {
                     Some(tile) if tile.slot == slot && (tile.n as usize) < TILE => tile.n += 1,

@@ -4,7 +4,7 @@ use super::adapters::Adapters;
 use super::input::Section;
 use super::{Layer, Model};
 use crate::nn::Error;
-use crate::nn::arch::Activation;
+use crate::nn::arch::{Activation, ModelConfig};
 use crate::nn::batch::Batch;
 use crate::nn::cuda::activation::{gelu_mul, silu_mul};
 use crate::nn::cuda::attention::attend;
@@ -103,10 +103,8 @@ impl<T: Element> Model<T> {
         let norm = (layer.attention_norm.all(), eps);
         let (h, normed) = (scratch.h.part_mut(0..m * hidden), scratch.normed.part_mut(0..m * hidden));
         add_rms_norm(card, None, h, norm, normed)?;
-        let normed = scratch.normed.part(0..m * hidden);
-        product(card, normed, layer.qkv.all(), scratch.qkv.part_mut(0..m * width), hidden, false)?;
-        let site = adapters.site(config, 0);
-        add_lora(card, adapters, &site, (index, 0), input.lora(), normed, &mut scratch.qkv, m)?;
+        let x = (scratch.normed.part(0..m * hidden), layer.qkv.all());
+        linear(card, config, adapters, (index, 0), input.lora(), x, (&mut scratch.qkv, m), false)?;
         let table = match config.window_of(index) {
             Some(_) => local_rope.as_ref().unwrap_or(rope),
             None => rope,
@@ -145,15 +143,29 @@ impl<T: Element> Model<T> {
         let norm = (layer.ffn_norm.all(), eps);
         let (h, normed) = (scratch.h.part_mut(0..m * hidden), scratch.normed.part_mut(0..m * hidden));
         add_rms_norm(card, None, h, norm, normed)?;
-        let normed = scratch.normed.part(0..m * hidden);
-        product(card, normed, layer.gate_up.all(), scratch.gate_up.part_mut(0..m * 2 * ffn), hidden, false)?;
-        let site = adapters.site(config, 2);
-        add_lora(card, adapters, &site, (index, 2), input.lora(), normed, &mut scratch.gate_up, m)?;
-        let gate_up = scratch.gate_up.part(0..m * 2 * ffn);
-        let activated = scratch.activated.part_mut(0..m * ffn);
-        match config.activation {
-            Activation::Silu => silu_mul(card, gate_up, activated, ffn)?,
-            Activation::GeluTanh => gelu_mul(card, gate_up, activated, ffn)?,
+        let (normed, weight) = (scratch.normed.part(0..m * hidden), layer.gate_up.all());
+        let (both, activated) = (0..m * 2 * ffn, scratch.activated.part_mut(0..m * ffn));
+        let is_gelu = config.activation == Activation::GeluTanh;
+        match input.lora() {
+            // what adapters add goes through the gate without a way through memory
+            Some(rows) => {
+                let site = adapters.site(config, 2);
+                let (pairs, low) = adapters.of(index, 2);
+                let tables = lora::Tables { pairs, rows };
+                lora::begin(card, &site, &tables, normed, &low)?;
+                product(card, normed, weight, scratch.gate_up.part_mut(both.clone()), hidden, false)?;
+                let gate_up = scratch.gate_up.part(both);
+                lora::finish_gate(card, &site, &tables, &low, gate_up, (&activated, is_gelu))?;
+            }
+            None => {
+                product(card, normed, weight, scratch.gate_up.part_mut(both.clone()), hidden, false)?;
+                let gate_up = scratch.gate_up.part(both);
+                if is_gelu {
+                    gelu_mul(card, gate_up, activated, ffn)
+                } else {
+                    silu_mul(card, gate_up, activated, ffn)
+                }?;
+            }
         }
         self.join(index, m, 3)
     }
@@ -168,33 +180,35 @@ impl<T: Element> Model<T> {
             1 => (&scratch.attended, config.q_dim(), &layer.o, &layer.post_attention_norm),
             _ => (&scratch.activated, config.ffn, &layer.down, &layer.post_ffn_norm),
         };
-        let x = x.part(0..m * k);
-        let site = adapters.site(config, site_index);
-        let place = (index, site_index);
+        let (x, place) = ((x.part(0..m * k), weight.all()), (index, site_index));
         let Some(post) = post else {
-            product(card, x, weight.all(), scratch.h.part_mut(0..m * hidden), k, true)?;
-            return add_lora(card, adapters, &site, place, input.lora(), x, &mut scratch.h, m);
+            return linear(card, config, adapters, place, input.lora(), x, (&mut scratch.h, m), true);
         };
-        product(card, x, weight.all(), scratch.normed.part_mut(0..m * hidden), k, false)?;
-        add_lora(card, adapters, &site, place, input.lora(), x, &mut scratch.normed, m)?;
+        linear(card, config, adapters, place, input.lora(), x, (&mut scratch.normed, m), false)?;
         let (x, h) = (scratch.normed.part(0..m * hidden), scratch.h.part_mut(0..m * hidden));
         add_normed(card, x, (post.all(), config.rms_eps as f32), h)
     }
 }
 
-/// What the adapters add to a linear layer's output.
+/// A linear layer with what the adapters add to its output.
 #[allow(clippy::too_many_arguments)]
-fn add_lora<T: Element>(
+fn linear<T: Element>(
     card: &Card,
+    config: &ModelConfig,
     adapters: &mut Adapters<T>,
-    site: &lora::Site,
     (layer, index): (usize, usize),
     rows: Option<lora::Rows>,
-    x: View<T>,
-    out: &mut Buffer<T>,
-    m: usize,
+    (x, weight): (View<T>, View<T>),
+    (out, m): (&mut Buffer<T>, usize),
+    accumulate: bool,
 ) -> Result<(), Error> {
-    let Some(rows) = rows else { return Ok(()) };
+    let k = x.len() / m;
+    let n = m * (weight.len() / k);
+    let Some(rows) = rows else { return product(card, x, weight, out.part_mut(0..n), k, accumulate) };
+    let site = adapters.site(config, index);
     let (pairs, low) = adapters.of(layer, index);
-    lora::add(card, site, pairs, rows, x, &low, &out.part_mut(0..m * site.outputs))
+    let tables = lora::Tables { pairs, rows };
+    lora::begin(card, &site, &tables, x, &low)?;
+    product(card, x, weight, out.part_mut(0..n), k, accumulate)?;
+    lora::finish(card, &site, &tables, &low, &out.part_mut(0..n))
 }
