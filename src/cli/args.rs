@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::demo::known_models;
 use super::report::Style;
+use crate::config::settings::Device;
 use crate::domain::code::Code;
 use crate::domain::key::{DEFAULT_TENANT, Scope};
 use crate::domain::task::Task;
@@ -172,6 +173,9 @@ pub struct ServeArguments {
     /// A model, as NAME=PATH or NAME=PATH+ADAPTER; repeatable. PATH is a directory, a .gguf file or a hub id
     #[arg(long = "model", value_name = "NAME=PATH", value_parser = parse_model)]
     pub models: Vec<ModelArgument>,
+    /// Where models run: auto, cpu or cuda:N [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<Device>,
     /// Threads of the numerics; 0: the cores this process may use
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
@@ -489,6 +493,21 @@ pub struct BenchArguments {
     /// A request that takes the peer longer than this is counted as its error
     #[arg(long, default_value_t = 600.0, value_name = "S")]
     pub peer_timeout: f64,
+    /// The engine by itself, without a server, on random weights: workloads w1 to w6
+    #[arg(long)]
+    pub engine_only: bool,
+    /// The shape of those weights
+    #[arg(long, value_enum, default_value = "qwen2.5-0.5b")]
+    pub shape: EngineShape,
+    /// Where the engine runs: auto, cpu or cuda:N [default: auto]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<Device>,
+    /// Sequences of that engine that run at once [default: what suits the device]
+    #[arg(long, value_name = "N")]
+    pub max_sequences: Option<usize>,
+    /// Tokens of one of its steps [default: what suits the device]
+    #[arg(long, value_name = "N")]
+    pub max_step_tokens: Option<usize>,
     /// Number of the first run; each run has a number of its own, and with it prompts of its own [default: from the clock]
     #[arg(long, value_name = "N")]
     pub first_run: Option<u64>,
@@ -528,6 +547,29 @@ pub enum Workload {
     Custom,
     /// Jobs of every task and of many sizes that come one by one: how far off the times are that were told of them
     Eta,
+    /// Engine only: 1,024 prompts of 384 shared and 128 own tokens, 128 tokens out
+    W1,
+    /// Engine only: 256 prompts of 384 shared and 1,664 own tokens, 128 out
+    W2,
+    /// Engine only: 256 prompts of 64 own tokens, 512 out
+    W3,
+    /// Engine only: one prompt of 512 tokens, 128 out
+    W4,
+    /// Engine only: w1 under a JSON Schema, up to 160 out
+    W5,
+    /// Engine only: w1 over three adapters of rank 16 in turn
+    W6,
+}
+
+/// Whose sizes random weights have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineShape {
+    #[value(name = "qwen2.5-14b")]
+    Qwen14b,
+    #[value(name = "qwen2.5-0.5b")]
+    Qwen05b,
+    /// For a look at the command itself
+    Tiny,
 }
 
 fn confidence(text: &str) -> Result<f64, String> {

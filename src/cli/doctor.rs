@@ -12,7 +12,7 @@ use super::output::{print, print_json};
 use super::report::bytes;
 use super::settings as overlay;
 use crate::app::{Database, plans};
-use crate::config::settings::Settings;
+use crate::config::settings::{Device, Settings};
 use crate::domain::model::MemoryPlan;
 use crate::models::device;
 use crate::store::embedded::EmbeddedError;
@@ -46,7 +46,7 @@ pub async fn run(global: &Global, args: &ServeArguments) -> Result<Exit> {
     };
     let mut findings = vec![data_dir(&settings.data_dir), disk(&settings.data_dir)];
     findings.extend(database(&settings).await);
-    findings.extend([memory(), gpu()]);
+    findings.extend([memory(), gpu(settings.engine.device)]);
     findings.extend(plans(&settings)?.into_iter().map(|(name, plan)| of_plan(&name, plan)));
     if settings.models.is_empty() {
         let detail = "none is configured; jobs would wait. Set CONCEPT_MODEL_PATH or use --model NAME=PATH";
@@ -127,15 +127,16 @@ fn memory() -> Finding {
     Finding { what: "memory".into(), ok: true, detail }
 }
 
-/// A graphics card that goes unused is worth knowing of, and no fault.
-fn gpu() -> Finding {
-    let driver = std::fs::read_to_string("/proc/driver/nvidia/version").ok();
-    let driver = driver.as_deref().and_then(|text| text.lines().next());
-    let detail = match driver {
-        Some(driver) => format!("this build runs models on the CPU; found but not used: {driver}"),
-        None => "no NVIDIA driver; models run on the CPU".into(),
-    };
-    Finding { what: "GPU".into(), ok: true, detail }
+/// A card that goes unused is worth knowing of, and no fault; one that the settings name and that is not there is.
+fn gpu(wanted: Device) -> Finding {
+    let what = "GPU".to_string();
+    match device::Place::find(wanted) {
+        Ok(_) if wanted == Device::Cpu => {
+            Finding { what, ok: true, detail: "engine.device is cpu: models run there".into() }
+        }
+        Ok(_) => Finding { what, ok: true, detail: device::card_line() },
+        Err(error) => Finding { what, ok: false, detail: format!("{error}: {}", error.hint()) },
+    }
 }
 
 /// Whether the database can be used, and has a key where one is needed. Its schema is looked at and left alone.

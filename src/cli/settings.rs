@@ -18,6 +18,9 @@ pub fn resolve(global: &Global, serve: &ServeArguments) -> Result<Settings, Conf
     if serve.insecure_no_auth {
         settings.http.auth = Auth::Off;
     }
+    if let Some(device) = serve.device {
+        settings.engine.device = device;
+    }
     if let Some(threads) = serve.threads {
         settings.engine.threads = threads;
     }

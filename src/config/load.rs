@@ -72,6 +72,9 @@ fn apply_environment(settings: &mut Settings, env: &Environment) -> Result<(), C
     if let Some(auth) = get("ADIT_AUTH") {
         settings.http.auth = parse("ADIT_AUTH", auth)?;
     }
+    if let Some(device) = get("ADIT_DEVICE") {
+        settings.engine.device = parse("ADIT_DEVICE", device)?;
+    }
     if let Some(threads) = get("ADIT_THREADS") {
         settings.engine.threads = parse("ADIT_THREADS", threads)?;
     }
@@ -162,8 +165,6 @@ impl Settings {
             ("database.max_connections", u64::from(self.database.max_connections)),
             ("database.idle_in_transaction_ms", self.database.idle_in_transaction_ms),
             ("database.acquire_timeout_ms", self.database.acquire_timeout_ms),
-            ("engine.max_step_tokens", self.engine.max_step_tokens as u64),
-            ("engine.max_sequences", self.engine.max_sequences as u64),
             ("engine.max_queued", self.engine.max_queued as u64),
             ("engine.block_tokens", self.engine.block_tokens as u64),
             ("limits.max_inputs", self.limits.max_inputs),

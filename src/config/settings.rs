@@ -133,11 +133,13 @@ pub struct Queue {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Engine {
+    /// Where bases run, unless a model says otherwise.
+    pub device: Device,
     /// Threads of the numerics; 0: the cores this process may use.
     pub threads: usize,
-    /// Rows (tokens) of one step.
+    /// Rows (tokens) of one step; 0: what suits the device.
     pub max_step_tokens: usize,
-    /// Sequences that run at once.
+    /// Sequences that run at once; 0: what suits the device.
     pub max_sequences: usize,
     /// Requests that wait for a place.
     pub max_queued: usize,
@@ -157,6 +159,74 @@ pub struct Engine {
     /// Bytes of one compiled grammar, and compile time.
     pub max_grammar_bytes: usize,
     pub max_grammar_ms: u64,
+}
+
+impl Engine {
+    /// With what suits the device in place of what was left open.
+    pub fn resolved(&self, is_card: bool) -> Self {
+        let (step_tokens, sequences) = if is_card { (8_192, 1_024) } else { (512, 64) };
+        let or = |value: usize, suits: usize| if value == 0 { suits } else { value };
+        Self {
+            max_step_tokens: or(self.max_step_tokens, step_tokens),
+            max_sequences: or(self.max_sequences, sequences),
+            // products beside the base are cheap there, and there is no second copy
+            merge_adapters: self.merge_adapters && !is_card,
+            ..self.clone()
+        }
+    }
+}
+
+/// Where a base runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Device {
+    /// The first card that can be used, else the CPU.
+    #[default]
+    Auto,
+    Cpu,
+    /// The card of this number, or an error.
+    Cuda(usize),
+}
+
+impl std::str::FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            other => other
+                .strip_prefix("cuda:")
+                .and_then(|number| number.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("'{other}' is not auto, cpu or cuda:N")),
+        }
+    }
+}
+
+impl TryFrom<String> for Device {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<Device> for String {
+    fn from(device: Device) -> Self {
+        device.to_string()
+    }
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
 }
 
 /// Numbers that keys and values are rounded to.
@@ -254,6 +324,9 @@ pub struct Model {
     /// A PEFT adapter: directory or hub id.
     #[serde(default)]
     pub adapter: Option<String>,
+    /// Where its base runs; absent: as `engine.device` says.
+    #[serde(default)]
+    pub device: Option<Device>,
     /// Share of the device's memory that this model's base, with all adapters on it, may use. Of models on
     /// one base the largest counts.
     #[serde(default = "default_memory_utilization")]
@@ -275,6 +348,7 @@ impl Model {
             name: name.into(),
             path: path.into(),
             adapter: None,
+            device: None,
             gpu_memory_utilization: default_memory_utilization(),
             tensor_parallel_size: default_tensor_parallel_size(),
             context_tokens: None,
@@ -380,9 +454,10 @@ impl Default for Queue {
 impl Default for Engine {
     fn default() -> Self {
         Self {
+            device: Device::Auto,
             threads: 0,
-            max_step_tokens: 512,
-            max_sequences: 64,
+            max_step_tokens: 0,
+            max_sequences: 0,
             max_queued: 16_384,
             block_tokens: 16,
             kv_tokens: 0,

@@ -38,7 +38,9 @@ pub struct Options {
 }
 
 impl Options {
+    /// Those of a CPU's engine where the settings leave them open.
     pub fn new(engine: &settings::Engine) -> Self {
+        let engine = engine.resolved(false);
         Self {
             name: "engine".into(),
             max_step_tokens: engine.max_step_tokens.max(1),

@@ -65,9 +65,17 @@ fn argmax(logits: &[f32], mask: Option<&SimpleVob>) -> Result<(u32, f32), Engine
         }
     }
     if !is_sound || !best.1.is_finite() {
-        return Err(EngineError::Device("the logits are not finite".into()));
+        return Err(not_finite());
     }
     Ok(best)
+}
+
+pub fn not_finite() -> EngineError {
+    EngineError::Device("the logits are not finite".into())
+}
+
+pub fn n_allowed(mask: &SimpleVob) -> u32 {
+    mask.as_slice().iter().map(|word| word.count_ones()).sum()
 }
 
 /// Tokens in ascending order.
@@ -115,7 +123,7 @@ pub fn logprob(logits: &[f32], token: u32, n_top: usize) -> Logprob {
 /// choice.
 pub fn branch(logits: &[f32], choice: &Choice, token: u32, at: u32) -> Option<Branch> {
     let Choice::Mask(mask) = choice else { return None };
-    let n_allowed = mask.as_slice().iter().map(|word| word.count_ones()).sum();
+    let n_allowed = n_allowed(mask);
     let own = *logits.get(token as usize)?;
     let (_, best) = argmax(logits, Some(mask)).ok()?;
     let logprob = own - best - exp_sum(logits, Some(mask.as_slice()), best).ln();
@@ -157,8 +165,8 @@ fn draw(candidates: &[(u32, f32)], at: f64) -> u32 {
     candidates.last().map_or(0, |(token, _)| *token)
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014) as a function of the position: no state to carry.
-fn uniform(seed: u64, position: u64) -> f64 {
+/// From 0 to below 1. SplitMix64 (Steele, Lea, Flood 2014) as a function of the position: no state to carry.
+pub fn uniform(seed: u64, position: u64) -> f64 {
     let mut x = seed ^ position.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use super::executor::{Executor, ExecutorError};
 use super::grammar::{Choice, Walk};
 use super::handle::SequenceId;
-use super::request::{AdapterId, EngineError};
+use super::request::{AdapterId, Branch, EngineError};
 use super::sampling;
 use super::scheduler::plan::Work;
 use super::sequence::{Progress, Sequence, Shape};
 use crate::nn::batch::{Batch, Span};
+use crate::nn::choice::{Answer, Ask};
 
 /// Lays the work out as one ragged batch. A sequence whose pending tokens are all in it wants logits: of the
 /// last of them, and of each token of its draft.
@@ -53,7 +54,7 @@ pub(super) fn fill_batch(
 }
 
 /// A sequence that will sample after this pass and whose mask is not known yet.
-pub(super) struct Chooser<'a> {
+struct Chooser<'a> {
     walk: &'a mut Walk,
     stop: &'a [u32],
     choice: &'a mut Option<Result<Choice, EngineError>>,
@@ -66,10 +67,7 @@ impl Chooser<'_> {
 }
 
 /// Masks do not depend on this pass's logits, so they can be computed before it or beside it.
-pub(super) fn choosers<'a>(
-    running: &'a mut BTreeMap<SequenceId, Sequence>,
-    part: &[Work],
-) -> Vec<Chooser<'a>> {
+fn choosers<'a>(running: &'a mut BTreeMap<SequenceId, Sequence>, part: &[Work]) -> Vec<Chooser<'a>> {
     let rows: BTreeMap<SequenceId, usize> = part.iter().map(|work| (work.id, work.rows)).collect();
     running
         .values_mut()
@@ -81,37 +79,123 @@ pub(super) fn choosers<'a>(
         .collect()
 }
 
-/// Logits of one pass, and the time in which it did nothing but masks.
+/// What one pass says of each of its rows of logits, and where the time went.
 pub(super) struct Passed<'e> {
-    pub logits: Result<&'e [f32], ExecutorError>,
+    pub answers: Result<Vec<Answer<'e>>, ExecutorError>,
+    /// The forward pass itself.
+    pub forward_time: Duration,
+    /// Time in which nothing but masks was worked on.
     pub mask_time: Duration,
 }
 
-/// Runs the pass with the masks beside it, on `mask_threads` threads, or before it if that is 0.
+/// Runs the pass with the masks beside it: on `mask_threads` threads, or before it if that is 0. Where the device
+/// works by itself this thread is one of them.
 pub(super) fn forward<'e>(
     executor: &'e mut dyn Executor,
     batch: &Batch,
-    mut choosers: Vec<Chooser<'_>>,
+    part: &[Work],
+    running: &mut BTreeMap<SequenceId, Sequence>,
     mask_threads: usize,
 ) -> Passed<'e> {
-    let begun = Instant::now();
-    if mask_threads == 0 || choosers.is_empty() {
-        choosers.iter_mut().for_each(Chooser::compute);
-        let mask_time = begun.elapsed();
-        return Passed { logits: executor.forward(batch), mask_time };
+    if executor.choosing().is_some() {
+        return forward_choosing(executor, batch, part, running, mask_threads);
     }
-    let per_thread = choosers.len().div_ceil(mask_threads);
-    let mut forwarded = begun;
-    let logits = std::thread::scope(|scope| {
-        for chunk in choosers.chunks_mut(per_thread) {
-            scope.spawn(move || chunk.iter_mut().for_each(Chooser::compute));
-        }
+    let begun = Instant::now();
+    let mut choosers = choosers(running, part);
+    let per_thread = choosers.len().div_ceil(mask_threads.max(1));
+    let (mut computed, mut forwarded) = (begun, begun);
+    let logits = if mask_threads == 0 || choosers.is_empty() {
+        choosers.iter_mut().for_each(Chooser::compute);
+        computed = Instant::now();
         let logits = executor.forward(batch);
         forwarded = Instant::now();
         logits
-    });
+    } else {
+        std::thread::scope(|scope| {
+            for chunk in choosers.chunks_mut(per_thread) {
+                scope.spawn(move || chunk.iter_mut().for_each(Chooser::compute));
+            }
+            let logits = executor.forward(batch);
+            forwarded = Instant::now();
+            logits
+        })
+    };
     // masks that were ready before the logits cost nothing
-    Passed { logits, mask_time: forwarded.elapsed() }
+    let mask_time = (computed - begun) + forwarded.elapsed();
+    let n_rows = batch.logit_rows.len();
+    let answers = logits.map(|logits| {
+        let width = logits.len().checked_div(n_rows).unwrap_or(0);
+        logits.chunks_exact(width.max(1)).map(Answer::Logits).collect()
+    });
+    Passed { answers, forward_time: forwarded - computed, mask_time }
+}
+
+/// The same where the device chooses.
+fn forward_choosing<'e>(
+    executor: &'e mut dyn Executor,
+    batch: &Batch,
+    part: &[Work],
+    running: &mut BTreeMap<SequenceId, Sequence>,
+    mask_threads: usize,
+) -> Passed<'e> {
+    let begun = Instant::now();
+    let failed =
+        |error| Passed { answers: Err(error), forward_time: Duration::ZERO, mask_time: Duration::ZERO };
+    let Some(device) = executor.choosing() else {
+        return failed(ExecutorError::Device("it does not choose".into()));
+    };
+    if let Err(error) = device.begin(batch) {
+        return failed(error);
+    }
+    let mut choosers = choosers(running, part);
+    // a thread costs about as much as one mask
+    let n_threads = mask_threads.max(1).min(choosers.len().div_ceil(4).max(1));
+    let per_thread = choosers.len().div_ceil(n_threads).max(1);
+    let mut chunks = choosers.chunks_mut(per_thread);
+    std::thread::scope(|scope| {
+        let own = chunks.next();
+        for chunk in chunks {
+            scope.spawn(move || chunk.iter_mut().for_each(Chooser::compute));
+        }
+        own.into_iter().flatten().for_each(Chooser::compute);
+    });
+    let asks = asks(running, part);
+    match device.choose(&asks) {
+        Ok(chosen) => Passed {
+            answers: Ok(chosen.answers),
+            forward_time: chosen.device_time,
+            mask_time: begun.elapsed().saturating_sub(chosen.device_time),
+        },
+        Err(error) => failed(error),
+    }
+}
+
+/// What each row of logits of a part is wanted for, once the masks are known.
+fn asks<'a>(running: &'a BTreeMap<SequenceId, Sequence>, part: &[Work]) -> Vec<Ask<'a>> {
+    let mut asks = Vec::new();
+    for work in part {
+        let sequence = &running[&work.id];
+        if work.rows != sequence.pending() {
+            continue;
+        }
+        let request = &sequence.request;
+        let wants_row = request.sampling.temperature > 0.0 || request.logprobs.is_some();
+        asks.push(match &sequence.choice {
+            _ if wants_row => Ask::Logits,
+            Some(Ok(Choice::Mask(mask))) => {
+                Ask::Best { allowed: Some(mask.as_slice()), weighs: request.branches }
+            }
+            // what is chosen does not depend on the row
+            Some(Ok(Choice::Only(_)) | Err(_)) | None => Ask::Best { allowed: None, weighs: false },
+        });
+        // what a place in a draft allows is known only once the draft has come true so far
+        let draft = match wants_row || sequence.walk.is_some() {
+            true => Ask::Logits,
+            false => Ask::Best { allowed: None, weighs: false },
+        };
+        asks.extend(sequence.draft.iter().map(|_| draft));
+    }
+    asks
 }
 
 /// What a pass did for one sequence.
@@ -126,17 +210,15 @@ pub(super) struct Advance {
     pub accepted: usize,
 }
 
-/// Moves the sequences of a part on by what was computed and what its logits choose; one entry per work.
+/// Moves the sequences of a part on by what was computed and what its rows of logits say; one entry per work.
 pub(super) fn advance(
-    logits: &[f32],
-    n_logit_rows: usize,
+    answers: Vec<Answer>,
     part: &[Work],
     running: &mut BTreeMap<SequenceId, Sequence>,
     shape: &Shape,
     jump_forward: bool,
 ) -> Vec<Advance> {
-    let width = logits.len().checked_div(n_logit_rows).unwrap_or(0);
-    let mut rows = logits.chunks_exact(width.max(1));
+    let mut rows = answers.into_iter();
     part.iter()
         .map(|work| {
             let Some(sequence) = running.get_mut(&work.id) else { return Advance::default() };
@@ -145,7 +227,7 @@ pub(super) fn advance(
             if !samples {
                 return Advance::default();
             }
-            let rows: Vec<&[f32]> = rows.by_ref().take(1 + sequence.draft.len()).collect();
+            let rows: Vec<Answer> = rows.by_ref().take(1 + sequence.draft.len()).collect();
             let before = sequence.usage;
             let drafted = sequence.draft.len();
             let (progress, accepted) = verify(sequence, &rows, shape, jump_forward);
@@ -165,7 +247,7 @@ pub(super) fn advance(
 /// came true; the others' KV lies behind `computed` and is written anew.
 fn verify(
     sequence: &mut Sequence,
-    rows: &[&[f32]],
+    rows: &[Answer],
     shape: &Shape,
     jump_forward: bool,
 ) -> (Result<Progress, EngineError>, usize) {
@@ -173,7 +255,7 @@ fn verify(
     let base = sequence.tokens.len();
     let mut accepted = 0;
     loop {
-        let row = rows.get(accepted).expect("the executor returns a row for every row asked for");
+        let row = *rows.get(accepted).expect("the executor answers every row asked for");
         let progress =
             choose(sequence, row).and_then(|token| take(sequence, token, row, shape, jump_forward));
         let came = &sequence.tokens[base + accepted..];
@@ -192,13 +274,13 @@ fn verify(
 fn take(
     sequence: &mut Sequence,
     token: u32,
-    row: &[f32],
+    row: Answer,
     shape: &Shape,
     jump_forward: bool,
 ) -> Result<Progress, EngineError> {
     let before = sequence.n_output();
     let progress = sequence.push(token, shape, jump_forward)?;
-    if let Some(n_top) = sequence.request.logprobs
+    if let (Some(n_top), Answer::Logits(row)) = (sequence.request.logprobs, row)
         && sequence.n_output() > before
     {
         sequence.logprobs.push(sampling::logprob(row, token, usize::from(n_top)));
@@ -206,7 +288,7 @@ fn take(
     Ok(progress)
 }
 
-fn choose(sequence: &mut Sequence, row: &[f32]) -> Result<u32, EngineError> {
+fn choose(sequence: &mut Sequence, row: Answer) -> Result<u32, EngineError> {
     let choice = match (sequence.choice.take(), &mut sequence.walk) {
         (Some(choice), _) => Some(choice?),
         // a place in a draft: what came before it is known only now
@@ -214,11 +296,27 @@ fn choose(sequence: &mut Sequence, row: &[f32]) -> Result<u32, EngineError> {
         (None, None) => None,
     };
     let position = sequence.n_output();
-    let token = sampling::sample(row, choice.as_ref(), &sequence.request.sampling, position as u64)?;
-    if let Some(choice) = choice.as_ref().filter(|_| sequence.request.branches) {
-        sequence.branches.extend(sampling::branch(row, choice, token, position as u32));
+    let wants_branch = sequence.request.branches;
+    match (row, choice) {
+        (Answer::Logits(row), choice) => {
+            let sampling = &sequence.request.sampling;
+            let token = sampling::sample(row, choice.as_ref(), sampling, position as u64)?;
+            if let Some(choice) = choice.as_ref().filter(|_| wants_branch) {
+                sequence.branches.extend(sampling::branch(row, choice, token, position as u32));
+            }
+            Ok(token)
+        }
+        (_, Some(Choice::Only(token))) => Ok(token),
+        (Answer::NotFinite, _) => Err(sampling::not_finite()),
+        (Answer::Best { token, log_share }, choice) => {
+            if let Some(Choice::Mask(mask)) = choice.filter(|_| wants_branch) {
+                let n_allowed = sampling::n_allowed(&mask);
+                let branch = Branch { at: position as u32, logprob: log_share, n_allowed };
+                sequence.branches.extend((n_allowed > 1).then_some(branch));
+            }
+            Ok(token)
+        }
     }
-    Ok(token)
 }
 
 /// Takes the part's drafts away. False: there were none.

@@ -232,27 +232,20 @@ impl State {
     /// One forward pass, and what its logits choose.
     fn forward(&mut self, part: &[Work]) -> Result<Vec<Advance>, ExecutorError> {
         step::fill_batch(&mut self.batch, part, &self.running, &self.shape, |id| self.adapters.slot(id));
-        let started = Instant::now();
         let passed = step::forward(
             self.executor.as_mut(),
             &self.batch,
-            step::choosers(&mut self.running, part),
+            part,
+            &mut self.running,
             self.options.mask_threads,
         );
         let forwarded = Instant::now();
-        let mask_ms = passed.mask_time.as_secs_f64() * 1e3;
-        let forward_ms = (forwarded - started).as_secs_f64() * 1e3 - mask_ms;
-        self.stats.mask_ms_sum += mask_ms;
+        let forward_ms = passed.forward_time.as_secs_f64() * 1e3;
+        self.stats.mask_ms_sum += passed.mask_time.as_secs_f64() * 1e3;
         self.stats.forward_ms_sum += forward_ms;
-        let logits = passed.logits?;
-        let advances = step::advance(
-            logits,
-            self.batch.logit_rows.len(),
-            part,
-            &mut self.running,
-            &self.shape,
-            self.options.jump_forward,
-        );
+        let answers = passed.answers?;
+        let advances =
+            step::advance(answers, part, &mut self.running, &self.shape, self.options.jump_forward);
         self.stats.advance_ms_sum += forwarded.elapsed().as_secs_f64() * 1e3;
         let n_rows = self.batch.n_rows();
         self.gain.saw_step(n_rows, self.batch.logit_rows.len(), forward_ms);

@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::budget::{self, Device, Wish};
+use super::device::Place;
 use super::error::ModelError;
+use super::loader;
 use super::texts::Texts;
-use super::{device, loader};
 use crate::domain::model::{LoadProgress, LoadStage, MemoryPlan};
 use crate::engine;
 use crate::nn::arch::ModelConfig;
@@ -46,6 +47,7 @@ struct Slot {
     is_given_up: AtomicBool,
     /// Booked for the base itself; each holder's adapter is booked beside it.
     planned_bytes: AtomicU64,
+    place: Place,
     /// The models that hold a lease, and whether the last one has gone.
     holders: Mutex<Holders>,
 }
@@ -114,6 +116,11 @@ impl Report {
         }
     }
 
+    /// Where it goes.
+    pub fn place(&self) -> Place {
+        self.slot.place
+    }
+
     /// Nobody waits for this load any more.
     pub fn is_given_up(&self) -> bool {
         self.slot.is_given_up.load(Ordering::SeqCst)
@@ -122,7 +129,7 @@ impl Report {
 
 impl Bases {
     /// Takes a lease; the first one starts the load. Waits while an older base of this key is closing.
-    pub async fn lease(&self, key: &str, holder: &str, order: &loader::Order) -> Lease {
+    pub async fn lease(&self, key: &str, holder: &str, order: &loader::Order, place: Place) -> Lease {
         loop {
             let closing = {
                 let mut slots = lock(&self.slots);
@@ -132,7 +139,7 @@ impl Bases {
                         Err(closing) => closing,
                     },
                     None => {
-                        let slot = Arc::new(Slot::new(holder));
+                        let slot = Arc::new(Slot::new(holder, place));
                         slots.insert(key.to_string(), slot.clone());
                         self.loads.fetch_add(1, Ordering::SeqCst);
                         start(slot.clone(), self.clone(), order.clone());
@@ -173,7 +180,7 @@ impl Bases {
         plan: impl FnOnce(&Device) -> MemoryPlan,
     ) -> Result<MemoryPlan, ModelError> {
         let _alone = lock(&self.planning);
-        let plan = plan(&self.device(Some(&report.slot)));
+        let plan = plan(&self.device(report.slot.place, Some(&report.slot)));
         if !plan.fits() {
             return Err(ModelError::InsufficientMemory { plan: Box::new(plan) });
         }
@@ -191,16 +198,16 @@ impl Bases {
         Ok(plan)
     }
 
-    /// The device's memory now, with what is booked. `except`: a base that is planning itself.
-    fn device(&self, except: Option<&Arc<Slot>>) -> Device {
-        let memory = device::cpu_memory();
+    /// A device's memory now, with what is booked. `except`: a base that is planning itself.
+    fn device(&self, place: Place, except: Option<&Arc<Slot>>) -> Device {
+        let memory = place.memory();
         let mut device = Device {
             total_bytes: memory.total_bytes,
             available_bytes: memory.available_bytes,
             ..Device::default()
         };
         for slot in lock(&self.slots).values() {
-            if except.is_some_and(|except| Arc::ptr_eq(except, slot)) {
+            if slot.place != place || except.is_some_and(|except| Arc::ptr_eq(except, slot)) {
                 continue;
             }
             let planned = slot.planned_bytes.load(Ordering::SeqCst);
@@ -217,13 +224,13 @@ impl Bases {
     }
 
     /// The device for a plan that books nothing.
-    pub fn device_now(&self) -> Device {
-        self.device(None)
+    pub fn device_now(&self, place: Place) -> Device {
+        self.device(place, None)
     }
 
-    /// All bytes that are booked now.
-    pub fn booked_bytes(&self) -> u64 {
-        self.device(None).committed_bytes
+    /// All bytes that are booked on it now.
+    pub fn booked_bytes(&self, place: Place) -> u64 {
+        self.device(place, None).committed_bytes
     }
 
     fn forget(&self, key: &str, slot: &Arc<Slot>) {
@@ -235,7 +242,7 @@ impl Bases {
 }
 
 impl Slot {
-    fn new(holder: &str) -> Self {
+    fn new(holder: &str, place: Place) -> Self {
         let waiting = LoadProgress {
             stage: LoadStage::Waiting,
             bytes_done: 0,
@@ -247,6 +254,7 @@ impl Slot {
             phase: watch::Sender::new(Phase::Loading(waiting)),
             is_given_up: AtomicBool::new(false),
             planned_bytes: AtomicU64::new(0),
+            place,
             holders: Mutex::new(Holders { models: vec![Holder::new(holder)], ..Holders::default() }),
         }
     }
@@ -316,10 +324,14 @@ impl Lease {
         self.slot.phase.subscribe()
     }
 
+    pub fn place(&self) -> Place {
+        self.slot.place
+    }
+
     /// Books this holder's adapter. One that does not fit is an error with the plan, and books nothing.
     pub fn book_adapter(&self, adapter_bytes: u64, wish: &Wish) -> Result<(), ModelError> {
         let _alone = lock(&self.bases.planning);
-        let device = self.bases.device(None);
+        let device = self.bases.device(self.slot.place, None);
         let mut holders = lock(&self.slot.holders);
         let with = holders.models.iter().find(|other| other.name != self.holder);
         let with = with.map_or_else(String::new, |other| other.name.clone());

@@ -4,7 +4,7 @@ use crate::domain::model::MemoryPlan;
 
 /// KV positions of an automatic pool on a CPU: a batch of some dozen sequences. More helps only batches larger than
 /// its cores can run, and costs memory that a small model otherwise does not need.
-const MAX_AUTO_KV_TOKENS: u64 = 6_144;
+pub const MAX_CPU_KV_TOKENS: u64 = 6_144;
 /// An automatic pool that would hold fewer positions is no pool: the load is refused instead.
 const MIN_AUTO_KV_TOKENS: u64 = 1_024;
 
@@ -43,6 +43,8 @@ pub struct Wish {
     pub reserve_bytes: u64,
     /// 0: automatic.
     pub kv_tokens: u64,
+    /// Positions of an automatic pool at most.
+    pub max_auto_kv_tokens: u64,
     pub block_tokens: u64,
     /// Sequences that run at once.
     pub max_sequences: u64,
@@ -69,7 +71,7 @@ pub fn plan(footprint: &Footprint, device: &Device, wish: &Wish) -> MemoryPlan {
         let left = budget_bytes.saturating_sub(fixed + footprint.other_adapter_bytes)
             / footprint.kv_bytes_per_token.max(1);
         let useful = footprint.context_tokens.saturating_mul(wish.max_sequences);
-        let most = MAX_AUTO_KV_TOKENS.min(useful).max(1);
+        let most = wish.max_auto_kv_tokens.min(useful).max(1);
         left.min(most).max(MIN_AUTO_KV_TOKENS.min(most))
     };
     // whole blocks: an explicit wish is rounded up, and so is the smallest automatic pool
@@ -136,15 +138,22 @@ mod tests {
     }
 
     fn wish() -> Wish {
-        Wish { utilization: 1.0, reserve_bytes: GIB / 4, kv_tokens: 0, block_tokens: 16, max_sequences: 64 }
+        Wish {
+            utilization: 1.0,
+            reserve_bytes: GIB / 4,
+            kv_tokens: 0,
+            max_auto_kv_tokens: MAX_CPU_KV_TOKENS,
+            block_tokens: 16,
+            max_sequences: 64,
+        }
     }
 
     #[test]
     fn a_large_device_gets_the_largest_automatic_pool() {
         let plan = plan(&footprint(), &device(64 * GIB), &wish());
         assert!(plan.fits());
-        assert_eq!(plan.kv_tokens, MAX_AUTO_KV_TOKENS);
-        assert_eq!(plan.kv_bytes, MAX_AUTO_KV_TOKENS * footprint().kv_bytes_per_token);
+        assert_eq!(plan.kv_tokens, MAX_CPU_KV_TOKENS);
+        assert_eq!(plan.kv_bytes, MAX_CPU_KV_TOKENS * footprint().kv_bytes_per_token);
     }
 
     #[test]

@@ -1,7 +1,200 @@
-//! Memory of the device: for a CPU, the machine's or its control group's, whichever is less.
+//! Where a base runs, what memory is there, and how it gets there. A CPU's memory is the machine's or its control
+//! group's, whichever is less.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::card;
+use super::error::ModelError;
+use crate::config::settings;
+use crate::engine::executor::Executor;
+use crate::engine::executor::cpu::CpuExecutor;
+use crate::nn;
+use crate::nn::arch::ModelConfig;
+use crate::nn::cache::KvType;
+use crate::nn::model::{LoadOptions, Model};
+use crate::nn::weights::checkpoint::Checkpoint;
+use crate::nn::weights::random;
+
+/// A device that this process can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    Cpu,
+    /// By its number.
+    Card(usize),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Card(number) => write!(f, "cuda:{number}"),
+        }
+    }
+}
+
+/// What a checkpoint takes on a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    pub weights_bytes: u64,
+    pub activation_bytes: u64,
+    pub kv_bytes_per_token: u64,
+}
+
+/// A base in a device's memory.
+pub struct Loaded {
+    pub executor: Box<dyn Executor>,
+    pub config: ModelConfig,
+    pub memory_bytes: u64,
+}
+
+impl Place {
+    /// The device that the settings name. A card that cannot be had is an error, but for `auto`, which then means the
+    /// CPU and says so once.
+    pub fn find(wanted: settings::Device) -> Result<Self, ModelError> {
+        static SAID: Once = Once::new();
+        match wanted {
+            settings::Device::Cpu => Ok(Self::Cpu),
+            settings::Device::Cuda(number) => match card::look(number) {
+                Ok(_) => Ok(Self::Card(number)),
+                Err(cause) => Err(ModelError::NoDevice { device: wanted.to_string(), cause }),
+            },
+            settings::Device::Auto => Ok(match card::look(0) {
+                Ok(name) => {
+                    SAID.call_once(|| tracing::info!(%name, "models run on the card"));
+                    Self::Card(0)
+                }
+                Err(why) => {
+                    SAID.call_once(|| tracing::info!(%why, "models run on the CPU"));
+                    Self::Cpu
+                }
+            }),
+        }
+    }
+
+    /// That of a model.
+    pub fn of(model: &settings::Model, engine: &settings::Engine) -> Result<Self, ModelError> {
+        Self::find(model.device.unwrap_or(engine.device))
+    }
+
+    pub fn is_card(self) -> bool {
+        matches!(self, Self::Card(_))
+    }
+
+    /// Free and total as of now.
+    pub fn memory(self) -> Memory {
+        match self {
+            Self::Cpu => cpu_memory(),
+            // one that does not tell has none to give
+            Self::Card(number) => {
+                card::memory(number).unwrap_or(Memory { total_bytes: 0, available_bytes: 0 })
+            }
+        }
+    }
+
+    /// What a checkpoint will take here, by settings that leave nothing open.
+    pub fn sizes(self, checkpoint: &Checkpoint, engine: &settings::Engine, kv_type: KvType) -> Sizes {
+        match self {
+            Self::Cpu => Sizes {
+                weights_bytes: checkpoint.weight_bytes(),
+                activation_bytes: checkpoint.activation_bytes(engine.max_step_tokens),
+                kv_bytes_per_token: checkpoint.kv_bytes_per_token(kv_type),
+            },
+            Self::Card(_) => card::sizes(checkpoint, engine.max_step_tokens, engine.max_sequences),
+        }
+    }
+
+    /// Threads that compute masks while the device runs: on a CPU the forward pass itself keeps every core busy.
+    pub fn mask_threads(self) -> usize {
+        match self {
+            Self::Cpu => 0,
+            Self::Card(_) => {
+                std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).clamp(1, 16))
+            }
+        }
+    }
+
+    /// A base of random weights, to measure with. `config` is a `config.json`; a card's pool is no larger than there is
+    /// room for.
+    pub fn random(self, config: &serde_json::Value, options: &LoadOptions) -> Result<Loaded, nn::Error> {
+        match self {
+            Self::Card(number) => card::random(number, &random::config(config)?, options),
+            Self::Cpu => {
+                // the CPU's weights come from files alone
+                static NUMBER: AtomicU64 = AtomicU64::new(0);
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let dir = std::env::temp_dir().join(format!("adit-random-{}-{number}", std::process::id()));
+                let io = |source| nn::Error::Io { file: dir.clone(), source };
+                fs::create_dir_all(&dir).map_err(io)?;
+                let loaded = random::write(&dir, config, 1)
+                    .and_then(|()| Checkpoint::open(&dir))
+                    .and_then(|checkpoint| self.load(&checkpoint, options, &mut |_| ()));
+                fs::remove_dir_all(&dir).map_err(io)?;
+                loaded
+            }
+        }
+    }
+
+    /// Memory and products of a card, measured now; a CPU is not measured.
+    pub fn ceilings(self) -> Result<Option<Ceilings>, nn::Error> {
+        match self {
+            Self::Cpu => Ok(None),
+            Self::Card(number) => card::ceilings(number).map(Some),
+        }
+    }
+
+    /// For people.
+    pub fn name(self) -> String {
+        match self {
+            Self::Cpu => "the CPU".into(),
+            Self::Card(number) => card::look(number).unwrap_or_else(|_| self.to_string()),
+        }
+    }
+
+    pub fn load(
+        self,
+        checkpoint: &Checkpoint,
+        options: &LoadOptions,
+        on_bytes: &mut dyn FnMut(u64),
+    ) -> Result<Loaded, nn::Error> {
+        match self {
+            Self::Cpu => {
+                let model = Model::load(checkpoint, options, on_bytes)?;
+                let (config, memory_bytes) = (model.config().clone(), model.memory_bytes());
+                Ok(Loaded { executor: Box::new(CpuExecutor::new(model)), config, memory_bytes })
+            }
+            Self::Card(number) => card::load(number, checkpoint, options, on_bytes),
+        }
+    }
+}
+
+/// What a card was measured to do.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Ceilings {
+    /// Of memory, read and written.
+    pub gb_s: f64,
+    /// Of a large product of matrices in bf16.
+    pub product_tflop_s: f64,
+}
+
+/// One line on the first card, for people.
+pub fn card_line() -> String {
+    match (card::look(0), card::memory(0)) {
+        (Ok(name), Some(memory)) => {
+            let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+            format!(
+                "cuda:0 is {name}, {:.1} of {:.1} GiB free; models run there unless the settings say otherwise",
+                gib(memory.available_bytes),
+                gib(memory.total_bytes)
+            )
+        }
+        (Ok(name), None) => format!("cuda:0 is {name}, and does not tell its memory"),
+        (Err(why), _) => format!("{why}; models run on the CPU"),
+    }
+}
 
 /// Total and available bytes as of now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,8 @@ pub enum ModelError {
     Weights(#[from] nn::Error),
     #[error("does not fit: {}", PlanText(plan))]
     InsufficientMemory { plan: Box<MemoryPlan> },
+    #[error("device {device} cannot be used: {cause}")]
+    NoDevice { device: String, cause: String },
     #[error("{what} does not exist", what = path.display())]
     PathMissing { path: PathBuf },
     #[error("tokenizer {origin}: {cause}")]
@@ -61,6 +63,7 @@ impl ModelError {
     pub fn word(&self) -> &'static str {
         match self {
             Self::Weights(cause) => cause.code(),
+            Self::NoDevice { .. } => "device_missing",
             Self::PathMissing { .. } => "model_file_missing",
             Self::Tokenizer { .. } => "tokenizer_invalid",
             Self::Template { .. } => "template_invalid",
@@ -106,6 +109,9 @@ impl ModelError {
     pub fn hint(&self) -> String {
         let hint = match self {
             Self::Weights(cause) => return weights_hint(cause),
+            Self::NoDevice { .. } => {
+                "set engine.device to auto or cpu, or bring the card: its driver (nvidia-smi), and an adit built with --features cuda"
+            }
             Self::PathMissing { .. } => "check the model's path, or write a hub id as owner/name",
             Self::InsufficientMemory { .. } => {
                 "unload another model, lower engine.kv_tokens, raise gpu_memory_utilization, or use a smaller model"

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::base::{Bases, Held, Phase};
 use super::budget::{self, Footprint, Wish};
+use super::device::Place;
 use super::error::ModelError;
 use super::hub;
 use super::loader::Order;
@@ -14,25 +15,30 @@ use crate::nn::cache::KvType;
 use crate::nn::weights::adapter::Adapter;
 use crate::nn::weights::checkpoint::Checkpoint;
 
-/// What makes two bases one: the place they are read from. A value the device cannot give is refused.
-pub fn base_key(path: &str, tensor_parallel_size: u32) -> Result<String, ModelError> {
-    if tensor_parallel_size > 1 {
+/// What makes two bases one: where they are read from and where they run. A value the device cannot give is refused.
+pub fn base_key(model: &settings::Model, engine: &settings::Engine) -> Result<String, ModelError> {
+    if model.tensor_parallel_size > 1 {
         return Err(ModelError::Unsupported(format!(
-            "tensor_parallel_size {tensor_parallel_size} on a device without several GPUs"
+            "tensor_parallel_size {} on a device without several GPUs",
+            model.tensor_parallel_size
         )));
     }
-    Ok(match Source::parse(path)? {
+    let place = Place::of(model, engine)?;
+    let path = match Source::parse(&model.path)? {
         Source::Local(path) => path.display().to_string(),
         Source::Hub { repo, revision } => format!("hub:{repo}@{revision}"),
-    })
+    };
+    Ok(if place.is_card() { format!("{path} on {place}") } else { path })
 }
 
 /// Bytes the model of an order needs now; `None` where that is not known before a download. Where others
 /// hold its base, loaded or on its way, only its adapter is new.
 pub fn plan(order: &Order, bases: &Bases) -> Result<Option<MemoryPlan>, ModelError> {
     let model = &order.model;
-    let key = base_key(&model.path, model.tensor_parallel_size)?;
-    let mut device = bases.device_now();
+    let engine = &order.settings.engine;
+    let key = base_key(model, engine)?;
+    let place = Place::of(model, engine)?;
+    let mut device = bases.device_now(place);
     // a base that has not been booked yet may not fit: then each of its models is planned in full
     if let Some(Held { phase: Phase::Loading(_) | Phase::Loaded(_), plan: Some(plan), holders }) =
         bases.held(&key)
@@ -45,11 +51,17 @@ pub fn plan(order: &Order, bases: &Bases) -> Result<Option<MemoryPlan>, ModelErr
         }
         device.committed_bytes = device.committed_bytes.saturating_sub(booked_bytes);
         let adapter_bytes = adapter_bytes(order).max(booked_bytes);
-        return Ok(Some(budget::plan_shared(adapter_bytes, &device, &wish(order), first, plan.kv_tokens)));
+        return Ok(Some(budget::plan_shared(
+            adapter_bytes,
+            &device,
+            &wish(order, place),
+            first,
+            plan.kv_tokens,
+        )));
     }
     let Some(path) = local(order)? else { return Ok(None) };
-    let footprint = footprint(&Checkpoint::open(&path)?, order);
-    Ok(Some(budget::plan(&footprint, &device, &wish(order))))
+    let footprint = footprint(&Checkpoint::open(&path)?, order, place);
+    Ok(Some(budget::plan(&footprint, &device, &wish(order, place))))
 }
 
 /// Bytes of the order's adapter as it will lie in memory; 0 while it has to be downloaded, or is damaged,
@@ -71,7 +83,7 @@ fn adapter_bytes_of(model: &settings::Model, order: &Order) -> u64 {
 
 /// The other configured models of the order's base.
 fn others(order: &Order) -> impl Iterator<Item = &settings::Model> {
-    let key = |model: &settings::Model| base_key(&model.path, model.tensor_parallel_size).ok();
+    let key = |model: &settings::Model| base_key(model, &order.settings.engine).ok();
     let own = key(&order.model);
     order.all.iter().filter(move |other| other.name != order.model.name && own.is_some() && key(other) == own)
 }
@@ -82,17 +94,18 @@ pub fn adapter_bytes_in(dir: &Path) -> u64 {
 }
 
 /// Sizes of a checkpoint, with the order's adapter.
-pub fn footprint(checkpoint: &Checkpoint, order: &Order) -> Footprint {
+pub fn footprint(checkpoint: &Checkpoint, order: &Order, place: Place) -> Footprint {
+    let engine = order.settings.engine.resolved(place.is_card());
+    let sizes = place.sizes(checkpoint, &engine, kv_type(&engine));
     let is_adapted = |model: &settings::Model| model.adapter.is_some();
-    let may_merge =
-        order.settings.engine.merge_adapters && (is_adapted(&order.model) || others(order).any(is_adapted));
+    let may_merge = engine.merge_adapters && (is_adapted(&order.model) || others(order).any(is_adapted));
     Footprint {
         merged_bytes: if may_merge { checkpoint.merged_bytes() } else { 0 },
-        weights_bytes: checkpoint.weight_bytes(),
+        weights_bytes: sizes.weights_bytes,
         adapter_bytes: adapter_bytes(order),
         other_adapter_bytes: others(order).map(|other| adapter_bytes_of(other, order)).sum(),
-        activation_bytes: checkpoint.activation_bytes(order.settings.engine.max_step_tokens),
-        kv_bytes_per_token: checkpoint.kv_bytes_per_token(kv_type(&order.settings.engine)),
+        activation_bytes: sizes.activation_bytes,
+        kv_bytes_per_token: sizes.kv_bytes_per_token,
         context_tokens: checkpoint.config().max_positions as u64,
     }
 }
@@ -107,14 +120,16 @@ pub fn kv_type(engine: &settings::Engine) -> KvType {
 
 /// A base, with all that is added to it, may use the largest share that one of its models has: whoever
 /// happens to load it, the outcome is the same.
-pub fn wish(order: &Order) -> Wish {
+pub fn wish(order: &Order, place: Place) -> Wish {
+    let engine = order.settings.engine.resolved(place.is_card());
     let shares = others(order).map(|other| other.gpu_memory_utilization);
     Wish {
         utilization: shares.fold(order.model.gpu_memory_utilization, f64::max),
         reserve_bytes: order.settings.loading.reserve_bytes,
-        kv_tokens: order.settings.engine.kv_tokens as u64,
-        block_tokens: order.settings.engine.block_tokens as u64,
-        max_sequences: order.settings.engine.max_sequences as u64,
+        kv_tokens: engine.kv_tokens as u64,
+        max_auto_kv_tokens: if place.is_card() { u64::MAX } else { budget::MAX_CPU_KV_TOKENS },
+        block_tokens: engine.block_tokens as u64,
+        max_sequences: engine.max_sequences as u64,
     }
 }
 

@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::base::{Base, Bases, Lease, Phase};
+use super::device::Place;
 use super::error::ModelError;
 use super::loader::{self, Order};
 use super::served::Served;
@@ -186,11 +187,13 @@ impl Lifecycle {
         self.attempt += 1;
         let began = Instant::now();
         self.publish(waiting(LoadStage::Waiting));
-        let key = match inspect::base_key(&self.order.model.path, self.order.model.tensor_parallel_size) {
-            Ok(key) => key,
+        let engine = &self.order.settings.engine;
+        let key = inspect::base_key(&self.order.model, engine);
+        let (key, place) = match key.and_then(|key| Ok((key, Place::of(&self.order.model, engine)?))) {
+            Ok(found) => found,
             Err(cause) => return self.fail(&cause),
         };
-        let lease = self.bases.lease(&key, &self.order.model.name, &self.order).await;
+        let lease = self.bases.lease(&key, &self.order.model.name, &self.order, place).await;
         let outcome = match self.follow(&lease).await {
             Ok(base) => self.add(&lease, base).await,
             Err(stop) => Err(stop),
@@ -308,7 +311,8 @@ impl Lifecycle {
         let mut adapter = None;
         if let Some(dir) = dir {
             self.publish(waiting(LoadStage::Adapter));
-            lease.book_adapter(inspect::adapter_bytes_in(&dir), &inspect::wish(&self.order))?;
+            lease
+                .book_adapter(inspect::adapter_bytes_in(&dir), &inspect::wish(&self.order, lease.place()))?;
             let config = base.config.clone();
             let read = loader::on_thread(move || Ok(Adapter::load(&dir, &config)?)).await?;
             let bytes = read.bytes();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::base::{Base, Bases, Report};
+use super::device::Loaded;
 use super::error::ModelError;
 use super::progress::Meter;
 use super::source::Source;
@@ -13,9 +14,8 @@ use crate::clock::Clock;
 use crate::config::settings::{self, Settings};
 use crate::domain::model::{LoadProgress, LoadStage};
 use crate::engine;
-use crate::engine::executor::cpu::CpuExecutor;
 use crate::nn;
-use crate::nn::model::{LoadOptions, Model};
+use crate::nn::model::LoadOptions;
 use crate::nn::weights::checkpoint::Checkpoint;
 
 /// How a base gets from its files to a running engine: [`load`], or what a test plants in its place.
@@ -40,9 +40,10 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
     // after the download, which may stall: it must not keep others from reading
     let _turn = turn(order, report)?;
     let checkpoint = Checkpoint::open(&path)?;
-    let (footprint, wish) = (inspect::footprint(&checkpoint, order), inspect::wish(order));
+    let place = report.place();
+    let (footprint, wish) = (inspect::footprint(&checkpoint, order, place), inspect::wish(order, place));
     let plan = bases.book(report, &order.model.name, |device| budget::plan(&footprint, device, &wish))?;
-    let engine = &order.settings.engine;
+    let engine = &order.settings.engine.resolved(place.is_card());
     let options = LoadOptions {
         threads: engine.threads,
         block_tokens: engine.block_tokens,
@@ -62,7 +63,7 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
     };
     let (texts, model) = std::thread::scope(|scope| {
         let texts = scope.spawn(read_texts);
-        let model = Model::load(&checkpoint, &options, &mut |bytes| {
+        let model = place.load(&checkpoint, &options, &mut |bytes| {
             report.go_on();
             meter.add(bytes);
             if let Some(progress) = meter.due(Instant::now()) {
@@ -78,12 +79,14 @@ pub fn load(order: &Order, bases: &Bases, report: &Report) -> Result<Base, Model
         return Err(ModelError::Cancelled);
     }
     report.progress(Meter::new(LoadStage::WarmUp, 0, Instant::now()).reading(Instant::now()));
-    let config = model.config().clone();
-    let memory_bytes = model.memory_bytes();
+    let Loaded { executor, config, memory_bytes } = model;
     let stop = texts.tokenizer.stops().into();
-    let options =
-        engine::handle::Options { name: order.model.name.clone(), ..engine::handle::Options::new(engine) };
-    let handle = engine::handle::spawn(Box::new(CpuExecutor::new(model)), options);
+    let options = engine::handle::Options {
+        name: order.model.name.clone(),
+        mask_threads: place.mask_threads(),
+        ..engine::handle::Options::new(engine)
+    };
+    let handle = engine::handle::spawn(executor, options);
     Ok(Base { engine: handle, compiler, texts, config, stop, memory_bytes })
 }
 

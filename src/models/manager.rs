@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::base::{Base, Bases, Held, Phase};
 use super::budget::Device;
+use super::device::Place;
 use super::error::ModelError;
 use super::inspect;
 use super::lifecycle::{self, Command, Lifecycle, Shared};
@@ -255,14 +256,22 @@ impl Manager {
         })
     }
 
-    /// The device at this moment.
+    /// The device of the first model, at this moment.
     pub fn device(&self) -> Device {
-        self.inner.bases.device_now()
+        self.inner.bases.device_now(self.inner.place())
     }
 
-    /// Bytes that plans have booked for all that is loaded or being loaded; a shared base counts once.
+    /// Bytes that plans have booked there for all that is loaded or being loaded; a shared base counts once.
     pub fn booked_bytes(&self) -> u64 {
-        self.inner.bases.booked_bytes()
+        self.inner.bases.booked_bytes(self.inner.place())
+    }
+
+    /// Sequences of a model that may run at once.
+    pub fn max_sequences(&self, name: &str) -> Result<usize, ModelError> {
+        let order = &self.entry(name)?.order;
+        let engine = &order.settings.engine;
+        let is_card = Place::of(&order.model, engine).is_ok_and(Place::is_card);
+        Ok(engine.resolved(is_card).max_sequences)
     }
 
     /// How often a base was read from files since the start: three models on one base make one.
@@ -289,6 +298,15 @@ impl Manager {
     }
 }
 
+impl Inner {
+    /// That of the first model; models may name others.
+    fn place(&self) -> Place {
+        let first =
+            self.entries.first().map(|entry| Place::of(&entry.order.model, &entry.order.settings.engine));
+        first.and_then(Result::ok).unwrap_or(Place::Cpu)
+    }
+}
+
 impl Entry {
     fn name(&self) -> &str {
         &self.order.model.name
@@ -296,7 +314,9 @@ impl Entry {
 
     /// What it shares with models of the same base; a place that does not exist is known by its name.
     fn base_key(&self) -> String {
-        inspect::base_key(&self.order.model.path, 1).unwrap_or_else(|_| self.order.model.path.clone())
+        let model = settings::Model { tensor_parallel_size: 1, ..self.order.model.clone() };
+        inspect::base_key(&model, &self.order.settings.engine)
+            .unwrap_or_else(|_| self.order.model.path.clone())
     }
 
     fn status(&self) -> ModelStatus {

@@ -8,6 +8,11 @@
 
 pub mod base;
 pub mod budget;
+#[cfg(feature = "cuda")]
+mod card;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_card.rs"]
+mod card;
 pub mod chat;
 pub mod decoder;
 pub mod device;

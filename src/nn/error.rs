@@ -22,6 +22,9 @@ pub enum Error {
     OutOfMemory { what: &'static str, bytes: u64 },
     #[error("reading {}: {source}", file.display())]
     Io { file: PathBuf, source: std::io::Error },
+    /// The card, or what drives it.
+    #[error("{what}: {cause}")]
+    Device { what: String, cause: String },
     /// Load options that contradict each other or the checkpoint.
     #[error("option {option}: {cause}")]
     Option { option: &'static str, cause: String },
@@ -42,6 +45,7 @@ impl Error {
             Self::AdapterTarget { .. } => "adapter_target",
             Self::OutOfMemory { .. } => "out_of_memory",
             Self::Io { .. } => "model_io",
+            Self::Device { .. } => "device_failed",
             Self::Option { .. } => "model_option",
             Self::Batch(_) => "bad_batch",
         }

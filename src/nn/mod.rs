@@ -15,7 +15,10 @@
 pub mod arch;
 pub mod batch;
 pub mod cache;
+pub mod choice;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod error;
 pub mod model;
 pub mod weights;

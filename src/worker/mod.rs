@@ -52,7 +52,7 @@ pub fn start(
             contexts: contexts.clone(),
             gate: gate.clone(),
             shutdown: shutdown.clone(),
-            max_in_flight: settings.engine.max_sequences.saturating_mul(4).max(1),
+            max_in_flight: models.max_sequences(&name).unwrap_or(1).saturating_mul(4).max(1),
             flush_ms: settings.queue.flush_ms,
         });
         let handler: Handler = Arc::new(move |bundle| {

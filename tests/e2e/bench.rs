@@ -83,3 +83,35 @@ async fn both_sides_are_measured_in_turn() {
     assert_eq!((&engine["jump_forward"], &engine["prefix_cache"]), (&json!(true), &json!(true)));
     assert!(engine["steps"].as_u64().unwrap() > 0 && engine["mask_s"].as_f64().unwrap() > 0.0, "{engine}");
 }
+
+/// The engine by itself, on the CPU and a shape that takes no time.
+#[test]
+fn the_engine_alone_needs_no_server() {
+    for (workload, items) in [("w5", 5), ("w6", 4)] {
+        let args = [
+            "--json",
+            "bench",
+            "--engine-only",
+            "--shape",
+            "tiny",
+            "--device",
+            "cpu",
+            "--workload",
+            workload,
+        ];
+        let items = items.to_string();
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_adit"))
+            .args(args)
+            .args(["--runs", "1", "--items", &items])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&report["workload"], &report["device"]), (&json!(workload), &json!("the CPU")));
+        let run = &report["run"];
+        assert!(run["output_tokens_per_s"].as_f64().unwrap() > 0.0, "{report}");
+        assert!(run["prefix_hit_tokens"].as_u64().unwrap() >= 384, "{report}");
+        assert_eq!(run["forced_tokens"].as_u64().unwrap() > 0, workload == "w5", "{report}");
+        assert!(report["limit"].is_null(), "a CPU has none");
+    }
+}

@@ -96,6 +96,49 @@ fn random_logits_give_valid_answers_under_every_schema() {
     });
 }
 
+/// Greedy and drawn, with and without a grammar, drafts and what branches say: whoever chooses, all is the same.
+#[test]
+fn an_executor_that_chooses_gives_the_same_answers() {
+    run(async {
+        for seed in 0..3 {
+            let mut answers = Vec::new();
+            for chooses in [false, true] {
+                let options = Options {
+                    mask_threads: 2,
+                    max_sequences: 5,
+                    prompt_lookup: PromptLookup::On,
+                    ..Options::default()
+                };
+                let handle = engine(FakeOptions { chooses, ..fake(seed) }, options);
+                let schemas = schemas::all();
+                let requests = schemas.iter().enumerate().map(|(n, (_, schema))| {
+                    let mut one = constrained(schema, Some(24), n as u32);
+                    one.branches = n % 3 != 0;
+                    if n % 4 == 1 {
+                        one.sampling = Sampling { temperature: 0.8, seed, ..Sampling::default() };
+                    }
+                    if n % 5 == 2 {
+                        one.grammar = None;
+                        one.max_tokens = 40;
+                    }
+                    one
+                });
+                answers.push(generate_all(&handle, requests.collect()).await);
+            }
+            let n_branches: usize = answers[0].iter().map(|answer| answer.branches.len()).sum();
+            assert!(n_branches > 50, "{n_branches}");
+            for (want, got) in answers[0].iter().zip(&answers[1]) {
+                assert_eq!((&got.tokens, got.finish, got.usage), (&want.tokens, want.finish, want.usage));
+                assert_eq!(got.branches.len(), want.branches.len());
+                for (got, want) in got.branches.iter().zip(&want.branches) {
+                    assert_eq!((got.at, got.n_allowed), (want.at, want.n_allowed));
+                    assert!((got.logprob - want.logprob).abs() < 1e-4, "{got:?} for {want:?}");
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn jump_forward_changes_the_time_and_not_the_answer() {
     run(async {

@@ -44,6 +44,7 @@ fn every_sequence_ends_with_the_tokens_it_would_have_alone() {
         if rng.chance(30) {
             fake.rows_that_fit = rng.within(1, 8);
         }
+        fake.chooses = rng.chance(50);
         if rng.chance(30) {
             fake.faults.insert(rng.within(0, 20) as u64, Fault::OutOfMemory);
         }

@@ -3,6 +3,7 @@
 
 pub mod ablation;
 mod arrivals;
+mod engine;
 mod eta;
 mod extraction;
 mod figures;
@@ -31,6 +32,9 @@ const RUN_NUMBERS: std::ops::Range<u64> = 10_000..90_000;
 
 pub async fn run(global: &Global, args: &BenchArguments) -> Result<Exit> {
     check(args)?;
+    if args.engine_only {
+        return engine::run(global, args).await;
+    }
     let client = connect(global)?;
     let model = args.model.as_deref().unwrap_or("concept");
     let ready = client.wait(model, 600.0).await.context("adit's model")?;
@@ -90,6 +94,9 @@ fn check(args: &BenchArguments) -> Result<()> {
     if !(args.peer_timeout > 0.0 && args.peer_timeout < 1e6) {
         return wrong("--peer-timeout must be above 0");
     }
+    if !args.engine_only && args.workload.is_for_the_engine() {
+        return wrong("w1 to w6 are for the engine by itself: --engine-only");
+    }
     if args.peer.is_some() && args.workload.shape().is_none() {
         return wrong(
             "answers of attribute and custom are bounded in ways that only adit knows, and eta is about adit alone: compare head, long, tiny or mixed",
@@ -121,8 +128,12 @@ impl Workload {
             Workload::Long => Some(Shape::Long),
             Workload::Tiny => Some(Shape::Tiny),
             Workload::Mixed => Some(Shape::Mixed),
-            Workload::Attribute | Workload::Custom | Workload::Eta => None,
+            _ => None,
         }
+    }
+
+    fn is_for_the_engine(self) -> bool {
+        matches!(self, Self::W1 | Self::W2 | Self::W3 | Self::W4 | Self::W5 | Self::W6)
     }
 }
 

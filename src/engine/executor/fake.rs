@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Executor, ExecutorError};
+use super::{Choosing, Chosen, Executor, ExecutorError};
 use crate::nn::batch::{Batch, Span};
+use crate::nn::choice::{Answer, Ask};
 use crate::nn::weights::adapter::Adapter;
 
 /// What goes wrong in a step.
@@ -40,6 +41,8 @@ pub struct FakeOptions {
     pub row_cost: Duration,
     /// Added to these tokens' logits in every row.
     pub bias: Vec<(u32, f32)>,
+    /// Tokens are chosen by the executor itself, as a card does.
+    pub chooses: bool,
     /// First tokens of the sequences in the order in which they began. A step waits while this is locked.
     pub begun: Arc<Mutex<Vec<u32>>>,
 }
@@ -58,6 +61,7 @@ impl Default for FakeOptions {
             step_cost: Duration::ZERO,
             row_cost: Duration::ZERO,
             bias: Vec::new(),
+            chooses: false,
             begun: Arc::default(),
         }
     }
@@ -209,6 +213,10 @@ impl Executor for FakeExecutor {
         Ok(&self.logits)
     }
 
+    fn choosing(&mut self) -> Option<&mut dyn Choosing> {
+        if self.options.chooses { Some(self) } else { None }
+    }
+
     fn add_adapter(&mut self, _adapter: Arc<Adapter>) -> Result<u32, ExecutorError> {
         self.n_adapters += 1;
         Ok(self.n_adapters - 1)
@@ -226,6 +234,37 @@ impl Executor for FakeExecutor {
     fn merged_slot(&self) -> Option<u32> {
         self.merged
     }
+}
+
+impl Choosing for FakeExecutor {
+    fn begin(&mut self, batch: &Batch) -> Result<(), ExecutorError> {
+        self.forward(batch).map(|_| ())
+    }
+
+    fn choose(&mut self, asks: &[Ask]) -> Result<Chosen<'_>, ExecutorError> {
+        let rows = self.logits.chunks_exact(self.options.vocab_size);
+        assert_eq!(rows.len(), asks.len(), "an ask for each row of logits");
+        let answers = rows.zip(asks).map(|(row, ask)| match ask {
+            Ask::Logits => Answer::Logits(row),
+            Ask::Best { allowed, .. } => best(row, *allowed),
+        });
+        Ok(Chosen { answers: answers.collect(), device_time: Duration::ZERO })
+    }
+}
+
+/// The first of the largest allowed, and its share among them.
+fn best(row: &[f32], allowed: Option<&[u32]>) -> Answer<'static> {
+    let is_allowed = |token: usize| {
+        allowed.is_none_or(|words| words.get(token / 32).is_some_and(|word| word >> (token % 32) & 1 == 1))
+    };
+    let open: Vec<usize> = (0..row.len()).filter(|token| is_allowed(*token)).collect();
+    let Some(first) = open.first() else { return Answer::NotFinite };
+    let best = open.iter().fold(*first, |best, token| if row[*token] > row[best] { *token } else { best });
+    if open.iter().any(|token| row[*token].is_nan()) || !row[best].is_finite() {
+        return Answer::NotFinite;
+    }
+    let sum: f64 = open.iter().map(|token| f64::from(row[*token] - row[best]).exp()).sum();
+    Answer::Best { token: best as u32, log_share: -sum.ln() as f32 }
 }
 
 fn word(token: u32, position: usize, adapter: Option<u32>) -> u64 {

@@ -1,11 +1,15 @@
 //! The seam between scheduling and numerics.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod fake;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::nn::batch::Batch;
+use crate::nn::choice::{Answer, Ask};
 
 /// A loaded base that runs ragged batches over its own KV pool. Owned by the engine's thread.
 pub trait Executor: Send {
@@ -28,6 +32,11 @@ pub trait Executor: Send {
     /// `batch.logit_rows`, `[n_logits, vocab_size]` row-major, f32. The slice lives until the next call.
     fn forward(&mut self, batch: &Batch) -> Result<&[f32], ExecutorError>;
 
+    /// The device's own choice of tokens, where it has one; others have theirs chosen from logits.
+    fn choosing(&mut self) -> Option<&mut dyn Choosing> {
+        None
+    }
+
     /// Takes an adapter in and returns its slot.
     fn add_adapter(
         &mut self,
@@ -47,6 +56,21 @@ pub trait Executor: Send {
     fn merged_slot(&self) -> Option<u32> {
         None
     }
+}
+
+/// Chooses tokens where the logits are, so that they need not come back; and lets the caller work while it works.
+pub trait Choosing {
+    /// Starts a step and returns.
+    fn begin(&mut self, batch: &Batch) -> Result<(), ExecutorError>;
+
+    /// Waits for the step and answers one ask for each of its `logit_rows`.
+    fn choose(&mut self, asks: &[Ask]) -> Result<Chosen<'_>, ExecutorError>;
+}
+
+pub struct Chosen<'a> {
+    pub answers: Vec<Answer<'a>>,
+    /// What the device spent on the step.
+    pub device_time: Duration,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]

@@ -2,6 +2,8 @@
 
 mod attend;
 mod check;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod load;
 mod lora;
 mod merge;
@@ -140,7 +142,15 @@ impl Model {
     /// Runs one step: writes the new positions' K and V, and returns the logits of `batch.logit_rows`,
     /// `[n_logits, vocab]`. A batch that breaks its contract is refused before anything is written.
     pub fn forward(&mut self, batch: &Batch) -> Result<&[f32], Error> {
-        self.check_batch(batch)?;
+        let limits = check::Limits {
+            max_rows: self.max_rows,
+            vocab: self.config.vocab,
+            context_tokens: self.context_tokens,
+            block_tokens: self.block_tokens(),
+            n_blocks: self.n_blocks(),
+            has_adapter: &|slot| matches!(self.adapters.get(slot as usize), Some(Some(_))),
+        };
+        check::check(batch, &limits, &mut self.scratch.writers)?;
         self.step(batch)
     }
 

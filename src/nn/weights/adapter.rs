@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::checkpoint::{Reader, TensorInfo};
+use super::random::Values;
 use super::safetensors;
 use crate::nn::Error;
 use crate::nn::arch::ModelConfig;
@@ -63,6 +64,28 @@ impl Adapter {
             }
         }
         read_pairs(&file, &found, &config)
+    }
+
+    /// Random matrices for every linear layer of a base, to measure with: they change its outputs by about a tenth.
+    pub fn random(base: &ModelConfig, rank: usize, seed: u64) -> Result<Self, Error> {
+        let mut values = Values::new(seed);
+        let mut threads = Threads::new(1).map_err(|e| Error::io(Path::new("a thread"), e))?;
+        let (mut layers, mut bytes) = (Vec::new(), 0);
+        for _ in 0..base.n_layers {
+            let mut modules: [Option<Pair>; 7] = Default::default();
+            for module in Module::ALL {
+                let [n, k] = module.shape(base);
+                let mut matrix = |n: usize, k: usize, size: f32| {
+                    let all: Vec<f32> = values.take(n * k, size).collect();
+                    Packed::pack_f32(&all, n, k, &mut threads)
+                };
+                let (a, b) = (matrix(rank, k, (3.0 / k as f32).sqrt())?, matrix(n, rank, 0.1)?);
+                bytes += a.bytes() + b.bytes();
+                modules[module as usize] = Some(Pair { a, b });
+            }
+            layers.push(modules);
+        }
+        Ok(Self { layers, rank, bytes })
     }
 
     /// Bytes that the adapter will take in memory, from headers only.

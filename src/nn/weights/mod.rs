@@ -7,4 +7,5 @@ pub mod adapter;
 pub mod checkpoint;
 pub mod dtype;
 pub mod ggml;
+pub mod random;
 pub mod safetensors;
