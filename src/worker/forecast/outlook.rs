@@ -46,10 +46,13 @@ pub(super) struct Inner {
     pub memory: tokio::sync::Mutex<Memory>,
 }
 
+/// What a model has answered of a stage, by what was asked.
+type ByDigest = Vec<(String, Experience)>;
+
 pub(super) struct Memory {
     pub engines: Engines,
     pub sketches: HashMap<JobId, Sketch>,
-    pub experience: HashMap<(String, Stage), (Instant, Vec<(String, Experience)>)>,
+    pub experience: HashMap<(String, Stage), (Instant, ByDigest)>,
     pub paces: HashMap<String, (Instant, Option<Pace>)>,
     pub record: Record,
     /// By base: what came to it. Jobs that were there at the first look did not come.
