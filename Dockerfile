@@ -2,13 +2,16 @@
 # With a GPU the host passes its driver in (compose profile `gpu`); the binary decides at run time.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
-COPY Cargo.toml Cargo.lock build.rs ./
+COPY Cargo.toml Cargo.lock ./
+COPY build build
 COPY .cargo .cargo
 COPY .sqlx .sqlx
 COPY migrations migrations
 COPY benches benches
 COPY samples samples
 COPY src src
+# targets that the manifest names have to be there
+COPY tests tests
 RUN cargo build --release --locked --bin adit && strip target/release/adit
 
 FROM debian:bookworm-slim

@@ -1,4 +1,4 @@
-//! Build script. Without the feature `cuda` it does nothing.
+//! Build script. Without the feature `cuda` it only names what the build depends on.
 //!
 //! With it: [`kernels`] compiles `src/kernels/*.cu`, and [`lazy`] stands in for the CUDA libraries, so that one
 //! binary starts with and without a driver.
@@ -13,6 +13,8 @@ mod lazy;
 
 fn main() {
     println!("cargo:rerun-if-changed=build");
+    // they are embedded by a macro that cannot see new files by itself
+    println!("cargo:rerun-if-changed=migrations");
     #[cfg(feature = "cuda")]
     {
         let home = kernels::cuda_home();

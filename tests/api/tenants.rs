@@ -232,6 +232,24 @@ enum Kind {
 /// Who does what to which of whose things.
 type Step = (usize, Kind, usize, usize);
 
+/// An id in a body is as good as none, too.
+#[tokio::test]
+async fn no_job_is_made_from_anothers() {
+    let api = locked().await;
+    let (ours, theirs) = (api.holder("a", &Scope::ALL).await, api.holder("b", &Scope::ALL).await);
+    let asked = |since: &str| json!({"task": "concept", "inputs": ["orders"], "since": since});
+    let made = id_of(&ours.post(&json!({"task": "concept", "inputs": ["orders"]})).await);
+    let claims = api.claim(100).await;
+    api.end(&claims, |_| true).await;
+    let nobodys = unknown(&made);
+    for path in ["/v1/jobs", "/v1/jobs/estimate"] {
+        let answer = told(&theirs.post_to(path, &asked(&made)).await, &made);
+        assert_eq!(answer, told(&theirs.post_to(path, &asked(&nobodys)).await, &nobodys), "{path}");
+        assert_eq!(answer.0, 404, "{answer:?}");
+        ours.post_to(path, &asked(&made)).await.ok();
+    }
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let kind = prop_oneof![
         3 => Just(Kind::Submit),

@@ -41,7 +41,9 @@ fn the_image_gets_what_the_build_needs() {
         assert!(!ignored.lines().any(|line| line.trim_matches('/') == path), "{path} is ignored");
     }
     // queries are checked against .sqlx because .cargo says so; migrations are compiled in
-    for need in ["Cargo.toml", "Cargo.lock", ".cargo", ".sqlx", "migrations", "build.rs", "src", "benches"] {
+    for need in
+        ["Cargo.toml", "Cargo.lock", ".cargo", ".sqlx", "migrations", "build", "src", "benches", "tests"]
+    {
         assert!(copied.contains(need), "{need} is not copied");
     }
     let mut included = 0;

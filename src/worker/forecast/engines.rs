@@ -6,9 +6,10 @@ use std::time::Instant;
 use super::cost::{Meter, Reading};
 use super::work::Habits;
 use super::world::{Cost, Engine, Lane};
-use crate::config::settings::Settings;
+use crate::config::settings::{self, Settings};
 use crate::domain::model::ModelStatus;
 use crate::engine::stats::Stats;
+use crate::models::device::Place;
 use crate::models::manager::Manager;
 use crate::store::experience::Pace;
 
@@ -35,6 +36,13 @@ pub(super) struct Seen {
     pub base: String,
     /// Why it never serves, as things stand.
     pub never: Option<String>,
+}
+
+/// The engine's settings with what suits the device where they leave it open.
+fn sized(base: &str, settings: &Settings) -> settings::Engine {
+    let model = settings.models.iter().find(|model| model.path == base);
+    let place = model.and_then(|model| Place::of(model, &settings.engine).ok());
+    settings.engine.resolved(place.is_some_and(Place::is_card))
 }
 
 impl Engines {
@@ -81,7 +89,7 @@ impl Engines {
     }
 
     pub fn engine(&self, base: &str, cost: Option<Cost>, settings: &Settings) -> Engine {
-        let of = &settings.engine;
+        let of = sized(base, settings);
         let stats = self.stats.get(base);
         let configured = if of.kv_tokens > 0 { of.kv_tokens as f64 } else { KV_TOKENS };
         let positions = |stats: &Stats| (stats.kv_blocks_total * of.block_tokens) as f64;
@@ -97,7 +105,7 @@ impl Engines {
         let mut habits = Habits {
             rows_per_token: 1.0,
             steps_per_token: 1.0,
-            max_step_rows: settings.engine.max_step_tokens as f64,
+            max_step_rows: sized(base, settings).max_step_tokens as f64,
         };
         let Some(stats) = self.stats.get(base) else { return habits };
         let computed = (stats.prompt_tokens + stats.output_tokens) as f64 - stats.prefix_hit_tokens as f64;
